@@ -1,0 +1,347 @@
+"""One client's connection on the server side: bytes in, whole requests to a handler, bytes out.
+
+Keep-alive, pipelining, chunked bodies, Expect: 100-continue, bounds on head and body, time-outs, and a goodbye that does not overtake the
+answer. Knows nothing of routes: a handler is `request -> Response`, or a coroutine of one; a streaming handler writes its answer itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import httptools
+
+from pillion_common.errors import HeadTooLarge, InvalidInput, PillionError, TooLarge, Unavailable
+from pillion_common.http.message import Request, Response, error_response
+from pillion_common.logs import EventLog
+
+_log = EventLog("http")
+
+Handler = Callable[[Request], Response | Awaitable[Response]]
+
+
+class StreamingHandler(Protocol):
+    """A handler that writes its answer itself, piece by piece."""
+
+    def __call__(self, request: Request, connection: Connection) -> Awaitable[None]:
+        """Answer the request on the connection; done when the answer is written or the client has gone."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a server. Times in seconds, sizes in bytes."""
+
+    head_bytes: int = 32 * 1024
+    head_count: int = 100
+    body_bytes: int = 1024 * 1024
+    pipelined: int = 16
+    connections: int = 2048
+    head_s: float = 10.0
+    body_s: float = 30.0
+    idle_s: float = 75.0
+    write_s: float = 30.0
+    linger_s: float = 2.0
+
+
+class Home(Protocol):
+    """What a connection needs of the server it belongs to."""
+
+    handler: Handler
+    streaming: StreamingHandler | None
+    limits: Limits
+    stopping: bool
+    now: float
+    date: bytes
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection in; False if there are too many."""
+
+    def forget(self, connection: Connection) -> None:
+        """Let a closed connection go."""
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection. Requests are answered in order, one at a time."""
+
+    def __init__(self, server: Home) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Request] = deque()
+        self._request: Request | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._can_write = asyncio.Event()
+        self._can_write.set()
+        self._deadline = 0.0
+        self._closing = False
+        self._ended = False
+        self._read_paused = False
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]
+        self.peer = ""
+        self.on_close: Callable[[], None] | None = None
+        self._reset()
+
+    # From the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+        self.transport = transport  # type: ignore[assignment]
+        name = transport.get_extra_info("peername")
+        self.peer = name[0] if isinstance(name, tuple) else ""
+        self._expect_within(self._limits.head_s)
+        if not self._server.admit(self):
+            self._refuse(Unavailable("too many connections; try again soon", code="too_many_connections"))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+        self._closing = True
+        self._can_write.set()
+        self._server.forget(self)
+        if self._answering is not None:
+            if self.on_close is not None:
+                self.on_close()
+            else:
+                self._answering.cancel()
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102
+        if self._closing:
+            return  # lingering: what still comes is read and thrown away
+        if not self._head_done:
+            self._head_size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._finish_request(upgrade=True)
+        except httptools.HttpParserCallbackError as exc:
+            cause = exc.__context__
+            self._refuse(cause if isinstance(cause, PillionError) else InvalidInput("the request cannot be read", code="bad_request"))
+        except httptools.HttpParserError as exc:
+            self._refuse(InvalidInput(f"this is not valid HTTP: {exc}", code="bad_request"))
+        else:
+            if not self._head_done and self._head_size > self._limits.head_bytes:
+                self._refuse(_head_too_large(self._limits))
+
+    def eof_received(self) -> bool:  # noqa: D102
+        self._ended = True  # a half-closed client still gets the answers it waits for
+        return self._answering is not None and not self._closing
+
+    def pause_writing(self) -> None:  # noqa: D102
+        self._can_write.clear()
+        self._pause_reading()
+        self._expect_within(self._limits.write_s)
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self._can_write.set()
+        self._deadline = 0.0
+        self._resume_reading()
+
+    # From the parser.
+
+    def on_message_begin(self) -> None:  # noqa: D102
+        self._reset()
+        self._expect_within(self._limits.head_s)
+
+    def on_url(self, url: bytes) -> None:  # noqa: D102
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
+        self._headers.append((name.lower(), value))
+        if len(self._headers) > self._limits.head_count:
+            raise _head_too_large(self._limits)
+
+    def on_headers_complete(self) -> None:  # noqa: D102
+        self._head_done = True
+        if sum(len(name) + len(value) + 4 for name, value in self._headers) + len(self._target) > self._limits.head_bytes:
+            raise _head_too_large(self._limits)
+        method = self._parser.get_method().decode("latin-1")
+        version = self._parser.get_http_version()
+        request = Request(method, self._target, self._headers, self.peer, version, self._parser.should_keep_alive())
+        self._request = request
+        length = request.header(b"content-length")
+        if length.isdigit() and int(length) > self._limits.body_bytes:
+            raise self._body_too_large()
+        if version == "1.1" and not request.header(b"host"):
+            raise InvalidInput("the request has no Host header", code="bad_request")
+        self._expect_within(self._limits.body_s)
+        if request.header(b"expect").lower() == b"100-continue" and self._answering is None:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, piece: bytes) -> None:  # noqa: D102
+        self._body_size += len(piece)
+        if self._body_size > self._limits.body_bytes:
+            raise self._body_too_large()
+        self._body.append(piece)
+
+    def on_message_complete(self) -> None:  # noqa: D102
+        self._finish_request(upgrade=False)
+
+    # Answers.
+
+    def _finish_request(self, upgrade: bool) -> None:
+        request, self._request = self._request, None
+        if request is None:
+            return
+        request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request.keep_alive = request.keep_alive and not upgrade
+        self._deadline = 0.0
+        if self._answering is not None or self._waiting:
+            self._waiting.append(request)
+            if len(self._waiting) >= self._limits.pipelined:
+                self._pause_reading()
+        else:
+            self._serve(request)
+
+    def _serve(self, request: Request) -> None:
+        streaming = self._server.streaming
+        if streaming is not None:
+            self._answering = asyncio.ensure_future(self._stream(streaming, request))
+            return
+        try:
+            outcome = self._server.handler(request)
+        except PillionError as exc:
+            outcome = error_response(exc)
+        except Exception as exc:  # the outermost guard: a fault of ours must not end the connection without a word
+            outcome = _fault(request, exc)
+        if isinstance(outcome, Response):
+            self._respond(request, outcome)
+        else:
+            self._answering = asyncio.ensure_future(self._await(request, outcome))
+
+    async def _await(self, request: Request, outcome: Awaitable[Response]) -> None:
+        try:
+            response = await outcome
+        except PillionError as exc:
+            response = error_response(exc)
+        except Exception as exc:  # as in _serve
+            response = _fault(request, exc)
+        self._answering = None
+        self._respond(request, response)
+        await self._next()
+
+    async def _stream(self, streaming: StreamingHandler, request: Request) -> None:
+        try:
+            await streaming(request, self)
+        except Exception as exc:  # as in _serve; part of the answer may be out, so the connection cannot go on
+            _fault(request, exc)
+            self.transport.abort()
+        self.on_close = None
+        self._answering = None
+        if not self._stays(request):
+            self._close()
+        else:
+            await self._next()
+
+    async def _next(self) -> None:
+        while self._waiting and self._answering is None and not self._closing:
+            await self._can_write.wait()
+            self._serve(self._waiting.popleft())
+        if not self._waiting:
+            self._resume_reading()
+            if self._answering is None and not self._closing:
+                self._idle()
+
+    def _respond(self, request: Request, response: Response) -> None:
+        if self._closing:
+            return
+        keep_alive = self._stays(request)
+        head = response.head(keep_alive, self._server.date)
+        if request.version == "1.0" and keep_alive:
+            head = head[:-2] + b"Connection: keep-alive\r\n\r\n"
+        self.transport.write(head if request.method == "HEAD" else head + response.body)
+        if keep_alive:
+            self._idle()
+        else:
+            self._close()
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of a streamed answer; await `drained` before the next large one."""
+        if not self._closing:
+            self.transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the client has taken enough of what was written.
+
+        Raises:
+            ConnectionResetError: the client has gone.
+        """
+        await self._can_write.wait()
+        if self._closing:
+            raise ConnectionResetError("the client has gone")
+
+    @property
+    def date(self) -> bytes:
+        """Return the Date header's value."""
+        return self._server.date
+
+    def _stays(self, request: Request) -> bool:
+        return request.keep_alive and not self._server.stopping and (not self._ended or bool(self._waiting))
+
+    def _refuse(self, error: PillionError) -> None:
+        """Answer an error and close, without reading the rest of the request."""
+        _log.debug("request_refused", error.message, peer=self.peer, status=error.status)
+        self._waiting.clear()
+        if self._answering is None:
+            response = error_response(error)
+            self.transport.write(response.head(False, self._server.date) + response.body)
+        self._close()
+
+    def _close(self) -> None:
+        """Say goodbye, then read on for a moment: a reset must not overtake the answer."""
+        if not self._closing:
+            self._closing = True
+            self._expect_within(self._limits.linger_s)
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self._resume_reading()
+
+    # Time.
+
+    def shut_when_idle(self) -> None:
+        """For the server's shutdown: close now if nothing is in flight, else after the answer."""
+        if self._answering is None and not self._waiting and self._request is None:
+            self._close()
+
+    def sweep(self, now: float) -> None:
+        """Close if this connection's time is over."""
+        if self._deadline and now > self._deadline:
+            if self._request is not None and not self._closing:
+                self._refuse(InvalidInput("the request did not arrive in time", code="request_timeout"))
+            else:
+                self.transport.abort()
+
+    def _idle(self) -> None:
+        self._expect_within(self._limits.idle_s)
+
+    def _expect_within(self, seconds: float) -> None:
+        self._deadline = self._server.now + seconds
+
+    def _pause_reading(self) -> None:
+        if not self._read_paused and not self._closing:
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._read_paused and self._can_write.is_set() and not self.transport.is_closing():
+            self._read_paused = False
+            self.transport.resume_reading()
+
+    def _reset(self) -> None:
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._head_size = 0
+        self._head_done = False
+
+    def _body_too_large(self) -> TooLarge:
+        return TooLarge(f"the body is over {self._limits.body_bytes} bytes; send less at a time")
+
+
+def _fault(request: Request, exc: Exception) -> Response:
+    _log.fault("request_failed", f"{request.method} {request.path} failed: {type(exc).__name__}: {exc}", exc)
+    return error_response(PillionError("a fault of this program; its log has the details"))
+
+
+def _head_too_large(limits: Limits) -> HeadTooLarge:
+    return HeadTooLarge(f"the request's head is over {limits.head_bytes} bytes or {limits.head_count} headers")

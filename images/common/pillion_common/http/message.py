@@ -1,0 +1,98 @@
+"""Requests and responses as the core passes them on. No I/O.
+
+A Request is whole (its body is read and bounded) when a handler sees it; header names are lower case bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import parse_qs, unquote
+
+from pillion_common.errors import InvalidInput, MethodNotAllowed, PillionError
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+
+REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class Request:
+    """One request. `peer` is the other side's IP address."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "peer", "raw_path", "raw_query", "version")
+
+    def __init__(self, method: str, target: bytes, headers: list[tuple[bytes, bytes]], peer: str, version: str, keep_alive: bool) -> None:
+        self.method = method
+        self.raw_path, _, self.raw_query = target.partition(b"?")
+        self.headers = headers
+        self.peer = peer
+        self.version = version
+        self.keep_alive = keep_alive
+        self.body = b""
+
+    @property
+    def path(self) -> str:
+        """Return the path without its query, percent-decoded."""
+        return unquote(self.raw_path.decode("latin-1"))
+
+    def header(self, name: bytes) -> bytes:
+        """Return the first header of that (lower case) name, or b""."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return b""
+
+    def query(self) -> dict[str, str]:
+        """Return the query's parameters.
+
+        Raises:
+            InvalidInput: one is given twice, or there are more than 32.
+        """
+        try:
+            pairs = parse_qs(self.raw_query.decode("latin-1"), keep_blank_values=True, max_num_fields=32)
+        except ValueError as exc:
+            raise InvalidInput("the query has more than 32 parameters", code="invalid_query") from exc
+        for name, values in pairs.items():
+            if len(values) > 1:
+                raise InvalidInput(f"the parameter {name} is given {len(values)} times; give it once", code="invalid_query", field=name)
+        return {name: values[0] for name, values in pairs.items()}
+
+
+class Response:
+    """One whole response."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, status: int = 200, body: bytes = b"", content_type: bytes = JSON, headers: Mapping[bytes, bytes] | None = None
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+
+    def head(self, keep_alive: bool, date: bytes) -> bytes:
+        """Return the status line and header lines, up to and with the empty line."""
+        lines = [b"HTTP/1.1 %d %s" % (self.status, REASONS.get(self.status, b"Unknown")), b"Date: " + date]
+        if self.status != 204:
+            lines.append(b"Content-Length: %d" % len(self.body))
+            if self.body:
+                lines.append(b"Content-Type: " + self.content_type)
+        if self.headers:
+            lines += [name + b": " + value for name, value in self.headers.items()]
+        if not keep_alive:
+            lines.append(b"Connection: close")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def error_response(error: PillionError) -> Response:
+    """Map an error to its answer; the one place where statuses come from errors."""
+    headers: dict[bytes, bytes] = {}
+    if error.retry_after_s is not None:
+        headers[b"Retry-After"] = b"%d" % error.retry_after_s
+    if isinstance(error, MethodNotAllowed):
+        headers[b"Allow"] = ", ".join(error.allowed).encode()
+    if error.status == 401:
+        headers[b"WWW-Authenticate"] = b"Bearer"
+    return Response(error.status, error.to_body(), headers=headers)

@@ -1,0 +1,99 @@
+"""Each program's own log on stderr: JSON lines, or plain text on a terminal.
+
+A line has a stable `event` for programs and a `message` for people:
+`{"time":"...","level":"info","program":"registry","event":"instance_down","message":"...","instance":"...","reason":"..."}`.
+Secrets are never given to it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from pillion_common.clock import rfc3339
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class EventLog:
+    """A named log. Each method takes an event (stable, snake_case), a sentence, and fields."""
+
+    def __init__(self, name: str) -> None:
+        self._log = logging.getLogger(f"pillion.{name}")
+        self._last: dict[str, float] = {}
+
+    def debug(self, event: str, message: str, **fields: Any) -> None:
+        """Log what only matters while searching a fault."""
+        self._emit(logging.DEBUG, event, message, fields)
+
+    def info(self, event: str, message: str, **fields: Any) -> None:
+        """Log a transition."""
+        self._emit(logging.INFO, event, message, fields)
+
+    def warning(self, event: str, message: str, **fields: Any) -> None:
+        """Log what an operator should look at."""
+        self._emit(logging.WARNING, event, message, fields)
+
+    def error(self, event: str, message: str, **fields: Any) -> None:
+        """Log a fault."""
+        self._emit(logging.ERROR, event, message, fields)
+
+    def fault(self, event: str, message: str, exc: BaseException) -> None:
+        """Log an exception nobody expected, with its trace."""
+        self._log.error(message, exc_info=exc, extra={"event": event, "fields": {}})
+
+    def warn_seldom(self, event: str, message: str, **fields: Any) -> None:
+        """Warn at most once a second for each event; for faults that come in storms (full disk, failing accept)."""
+        now = time.monotonic()
+        if now - self._last.get(event, -1.0) >= 1.0:
+            self._last[event] = now
+            self.warning(event, message, **fields)
+
+    def _emit(self, level: int, event: str, message: str, fields: dict[str, Any]) -> None:
+        if self._log.isEnabledFor(level):
+            self._log.log(level, "%s", message, extra={"event": event, "fields": fields})
+
+
+class _JsonFormatter(logging.Formatter):
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self._program = program
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "program": self._program,
+            "event": getattr(record, "event", record.name),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        fields = "".join(f"  {key}={value}" for key, value in getattr(record, "fields", {}).items())
+        text = f"{clock} {record.levelname.lower():7} {record.getMessage()}{fields}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def set_up(program: str, level: str = "info") -> None:
+    """Send this process's log to stderr.
+
+    Args:
+        program: stands in every JSON line.
+        level: one of LEVELS.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_TextFormatter() if sys.stderr.isatty() else _JsonFormatter(program))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("pillion").setLevel(level.upper())

@@ -1,0 +1,1 @@
+"""The registry: who is there, who is healthy, and who must be told (design.md)."""

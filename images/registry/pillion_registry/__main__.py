@@ -1,0 +1,64 @@
+"""`pillion registry`: puts the parts together and runs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import uvloop
+
+from pillion_common import config, lifecycle, logs
+from pillion_common.errors import ConfigError
+from pillion_common.http.server import Server
+from pillion_common.http.tornado_bridge import TornadoBridge
+from pillion_common.trust import Token
+from pillion_registry.handlers import make_application
+from pillion_registry.registry import Registry
+from pillion_registry.settings import DESCRIPTION, PROGRAM, Settings
+from pillion_registry.store import Store, open_store
+
+_log = logs.EventLog("registry")
+
+
+class RegistryProgram:
+    """The registry as a program with a life."""
+
+    def __init__(self, life: lifecycle.Life, settings: Settings, token: Token | None, store: Store) -> None:
+        self._life = life
+        self._settings = settings
+        self._registry = Registry(settings, store, token, life.tasks)
+        self._readiness = lifecycle.Readiness()
+        self._readiness.add("store", self._registry.store_fault)
+        application = make_application(self._registry, self._readiness, token, settings.exempt_networks())
+        self._server = Server(streaming=TornadoBridge(application))
+        self.exit_code = lifecycle.EXIT_OK
+
+    async def start(self) -> list[str]:
+        """Load first, listen then: whoever reaches the registry finds it whole."""
+        if not self._settings.token_file:
+            _log.warning("no_token", "PILLION_TOKEN_FILE is not set: everybody who reaches this registry may change it")
+        await self._registry.start()
+        return [await self._server.listen(self._settings.listen)]
+
+    async def stop(self) -> None:
+        """Stop taking requests, finish those in flight, close the store."""
+        self._readiness.close()
+        await self._server.close()
+        await self._life.tasks.stop()
+        await self._registry.stop()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the registry; returns the exit code."""
+    try:
+        settings = config.load(Settings, PROGRAM, sys.argv[1:] if argv is None else argv, os.environ, DESCRIPTION)
+        token = Token.load(settings.token_file)
+        store = open_store(settings.store)
+    except ConfigError as exc:
+        return lifecycle.refuse(PROGRAM, exc)
+    logs.set_up(PROGRAM, settings.log_level)
+    return lifecycle.run(PROGRAM, lambda life: RegistryProgram(life, settings, token, store), uvloop.new_event_loop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

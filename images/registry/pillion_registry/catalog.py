@@ -1,0 +1,280 @@
+"""The catalogue: which instances there are and in which state. Pure rules, no I/O; the clock's reading is a parameter.
+
+Every method that changes what somebody may see returns a Transition and raises the revision. An accepted registration is a Record;
+its `generation` tells a check's late result from one about the present registration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from pillion_common.errors import Conflict, NotFound, Unavailable
+from pillion_common.models import ProviderEntry, Registration, State
+from pillion_registry.provider_set import EMPTY, ProviderSet
+
+MAX_SEEN = 100_000  # names remembered for telling "none left" from "never seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One accepted registration. `registrant` is the IP address it came from, `registered_s` seconds since 1970."""
+
+    instance_id: str
+    generation: int
+    registrant: str
+    registered_s: float
+    registration: Registration
+
+    @property
+    def name(self) -> str:
+        """Return the service's name."""
+        return self.registration.service_name
+
+    @property
+    def url(self) -> str:
+        """Return the URL at which the service is offered."""
+        return self.registration.service_url
+
+
+@dataclass(slots=True)
+class Instance:
+    """A record and how it is doing."""
+
+    record: Record
+    state: State
+    since_s: float
+    reason: str | None = None
+    misses: int = 0
+    retained: bool = False  # was up before the registry restarted, not checked since
+
+    @property
+    def name(self) -> str:
+        """Return the service's name."""
+        return self.record.name
+
+
+class Decision(NamedTuple):
+    """What accepting a registration will do. Nothing has happened yet."""
+
+    record: Record
+    replaced: tuple[str, ...]  # ids of other instances at the same name and URL
+    state: State
+
+
+class Transition(NamedTuple):
+    """Something that changed; the service's dependents may have to be told."""
+
+    instance: Instance
+    before: State | None
+    after: State | None
+    reason: str | None
+
+
+class Catalog:
+    """All instances, by id, by URL and by service."""
+
+    def __init__(self, max_instances: int) -> None:
+        self.revision = 0
+        self._max_instances = max_instances
+        self._generation = 0
+        self._instances: dict[str, Instance] = {}
+        self._ids_by_url: defaultdict[str, set[str]] = defaultdict(set)
+        self._ids_by_name: defaultdict[str, dict[str, None]] = defaultdict(dict)  # a dict keeps the order of arrival
+        self._dependents: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._providers: dict[str, ProviderSet] = {}
+        self._seen: set[str] = set()
+
+    # Reads.
+
+    def __len__(self) -> int:
+        return len(self._instances)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(list(self._instances.values()))
+
+    def get(self, instance_id: str, generation: int | None = None) -> Instance | None:
+        """Return the instance if it is there, and (if given) still of that generation."""
+        instance = self._instances.get(instance_id)
+        return instance if instance and generation in (None, instance.record.generation) else None
+
+    def of_name(self, name: str) -> list[Instance]:
+        """Return a service's instances, oldest first.
+
+        Raises:
+            NotFound: no instance of that name was ever registered here.
+        """
+        if name not in self._seen and name not in self._ids_by_name:
+            raise NotFound(
+                f"no service named {name!r} was ever registered here; GET /services lists those that are", code="unknown_service"
+            )
+        return [self._instances[instance_id] for instance_id in self._ids_by_name.get(name, ())]
+
+    def at_url(self, url: str) -> list[Instance]:
+        """Return the instances offered at a URL."""
+        return [self._instances[instance_id] for instance_id in sorted(self._ids_by_url.get(url, ()))]
+
+    def dependents_of(self, name: str) -> list[str]:
+        """Return the ids of the instances that require a service."""
+        return list(self._dependents.get(name, ()))
+
+    def providers(self, name: str) -> ProviderSet:
+        """Return a service's present providers; the same object until they change."""
+        found = self._providers.get(name)
+        if found is None:
+            found = self._providers[name] = self._collect(name)
+        return found
+
+    # Registrations.
+
+    def decide(self, registration: Registration, registrant: str, now_s: float) -> Decision:
+        """Say what accepting a (checked) registration will do.
+
+        Raises:
+            Conflict: its incarnation is lower than the one known.
+            Unavailable: the catalogue is full.
+        """
+        instance_id = registration.instance_id or derive_id(registration.service_name, registration.service_url)
+        same_place = [instance for instance in self.at_url(registration.service_url) if instance.name == registration.service_name]
+        earlier = [instance for instance in (self._instances.get(instance_id), *same_place) if instance]
+        for instance in earlier:
+            known = instance.record.registration.incarnation
+            if known is not None and registration.incarnation is not None and registration.incarnation < known:
+                raise Conflict(
+                    f"incarnation {registration.incarnation} of {instance_id} is older than the registered {known}", code="old_incarnation"
+                )
+        if not earlier and len(self._instances) >= self._max_instances:
+            raise Unavailable(
+                f"the registry holds its most instances, {self._max_instances}; raise PILLION_MAX_INSTANCES", code="registry_full"
+            )
+        self._generation += 1
+        record = Record(instance_id, self._generation, registrant, now_s, registration)
+        # A healthy instance that registers again stays offered: it is only checked anew.
+        healthy = any(instance.state is State.UP and instance.record.url == record.url for instance in earlier)
+        replaced = tuple(instance.record.instance_id for instance in earlier if instance.record.instance_id != instance_id)
+        return Decision(record, replaced, State.UP if healthy else State.STARTING)
+
+    def accept(self, decision: Decision, now_s: float) -> list[Transition]:
+        """Carry a decision out, once it is stored."""
+        changes = [change for instance_id in decision.replaced if (change := self.remove(instance_id, "replaced by a new registration"))]
+        before = self._instances.get(decision.record.instance_id)
+        if before is not None:
+            self._unlink(before)
+        instance = Instance(decision.record, decision.state, now_s)
+        self._link(instance)
+        changes.append(self._changed(instance, before.state if before else None, decision.state, "registered"))
+        return changes
+
+    def remove(self, instance_id: str, reason: str) -> Transition | None:
+        """Take an instance out; None if it is not there."""
+        instance = self._instances.get(instance_id)
+        if instance is None:
+            return None
+        self._unlink(instance)
+        return self._changed(instance, instance.state, None, reason)
+
+    def restore(self, records: Iterable[tuple[Record, State, float, str | None]], revision: int) -> None:
+        """Take in what a store kept. What was up is retained: checked before it is offered to anyone, kept by those who know it."""
+        for record, state, since_s, reason in records:
+            retained = state is State.UP
+            self._link(Instance(record, State.STARTING if retained else state, since_s, reason, retained=retained))
+            self._generation = max(self._generation, record.generation)
+        self.revision = revision
+
+    # Health.
+
+    def passed(self, instance: Instance, now_s: float) -> Transition | None:
+        """Note a check that passed."""
+        instance.misses = 0
+        if instance.state in (State.UP, State.DRAINING):
+            return None
+        return self._move(instance, State.UP, None, now_s)
+
+    def missed(self, instance: Instance, reason: str, limit: int, now_s: float) -> Transition | None:
+        """Note a check that says nothing sure (a time-out); `limit` of them in a row make the instance down."""
+        instance.misses += 1
+        if instance.misses < limit:
+            return None
+        return self.failed(instance, f"{reason} ({instance.misses} times in a row)", now_s)
+
+    def failed(self, instance: Instance, reason: str, now_s: float) -> Transition | None:
+        """Note evidence that the instance cannot serve: refused, or it says so itself."""
+        if instance.state is State.DRAINING:
+            return None
+        if instance.state is State.DOWN:
+            instance.reason = reason
+            return None
+        return self._move(instance, State.DOWN, reason, now_s)
+
+    def expired(self, forget_after_s: float, now_s: float) -> list[Instance]:
+        """Return the instances that have been down for so long that they are to be forgotten."""
+        return [i for i in self._instances.values() if i.state is State.DOWN and now_s - i.since_s >= forget_after_s]
+
+    # Inside.
+
+    def _move(self, instance: Instance, state: State, reason: str | None, now_s: float) -> Transition:
+        before = instance.state
+        instance.state, instance.reason, instance.since_s, instance.retained = state, reason, now_s, False
+        return self._changed(instance, before, state, reason)
+
+    def _changed(self, instance: Instance, before: State | None, after: State | None, reason: str | None) -> Transition:
+        self.revision += 1
+        self._providers.pop(instance.name, None)
+        return Transition(instance, before, after, reason)
+
+    def _collect(self, name: str) -> ProviderSet:
+        instances = [self._instances[instance_id] for instance_id in self._ids_by_name.get(name, ())]
+        entries = {i.record.url: _entry(i.record) for i in instances if i.state is State.UP}
+        kept = frozenset(i.record.url for i in instances if i.retained)
+        return ProviderSet(MappingProxyType(entries), kept) if entries or kept else EMPTY
+
+    def _link(self, instance: Instance) -> None:
+        record = instance.record
+        self._instances[record.instance_id] = instance
+        self._ids_by_url[record.url].add(record.instance_id)
+        self._ids_by_name[record.name][record.instance_id] = None
+        if len(self._seen) < MAX_SEEN:
+            self._seen.add(record.name)
+        for required in record.registration.requires:
+            self._dependents[required][record.instance_id] = None
+
+    def _unlink(self, instance: Instance) -> None:
+        record = instance.record
+        del self._instances[record.instance_id]
+        _discard(self._ids_by_url, record.url, record.instance_id)
+        _discard(self._ids_by_name, record.name, record.instance_id)
+        for required in record.registration.requires:
+            _discard(self._dependents, required, record.instance_id)
+
+
+def derive_id(name: str, url: str) -> str:
+    """Return the instance id of a registration that has none: the same for the same name and URL, over restarts as well."""
+    return f"{name[:46]}-{hashlib.sha256(f'{name} {url}'.encode()).hexdigest()[:16]}"
+
+
+def _entry(record: Record) -> ProviderEntry:
+    given = record.registration
+    return ProviderEntry(
+        name=record.name,
+        url=record.url,
+        instance_id=record.instance_id,
+        zone=given.zone,
+        weight=given.weight,
+        version=given.version,
+        tags=given.tags,
+        metadata=given.metadata,
+    )
+
+
+def _discard(index: defaultdict[str, set[str]] | defaultdict[str, dict[str, None]], key: str, instance_id: str) -> None:
+    members = index[key]
+    if isinstance(members, set):
+        members.discard(instance_id)
+    else:
+        members.pop(instance_id, None)
+    if not members:
+        del index[key]

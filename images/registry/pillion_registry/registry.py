@@ -1,0 +1,310 @@
+"""The registry's use cases: register, deregister, report, look. Ties catalogue, store, prober and notifier together.
+
+Order of every registration: check -> decide -> store -> accept in memory -> answer; so an answer of 200 means stored, and nobody is ever
+told of something that is not. Requests about the same instance or URL wait for each other; all others go side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from pillion_common.clock import rfc3339
+from pillion_common.errors import InvalidInput, NotFound, PillionError
+from pillion_common.logs import EventLog
+from pillion_common.models import InstanceList, InstanceView, Registered, Registration, State, StateReport, check_registration
+from pillion_common.names import address_of, parse_url
+from pillion_common.tasks import Supervisor
+from pillion_common.trust import TargetRule, Token
+from pillion_registry.catalog import Catalog, Instance, Record, Transition, derive_id
+from pillion_registry.channels import Channels
+from pillion_registry.dependent import Dependent
+from pillion_registry.lag import LagMeter
+from pillion_registry.notifier import Notifier
+from pillion_registry.prober import Finding, Prober, Verdict
+from pillion_registry.settings import Settings
+from pillion_registry.store.base import Acknowledged, Known, Put, Remove, SetState, Store
+
+_log = EventLog("registry")
+
+FORGET_TICK_S = 10.0
+RESTART_SPREAD_S = 1.0
+
+
+class Registry:
+    """All that the handlers may ask for."""
+
+    def __init__(
+        self, settings: Settings, store: Store, token: Token | None, tasks: Supervisor, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._tasks = tasks
+        self._clock = clock
+        self._token = token
+        self._catalog = Catalog(settings.max_instances)
+        self._rule = TargetRule(settings.allowed_targets())
+        self._channels = Channels(self._rule, self._connection_closed)
+        self._lag = LagMeter()
+        self._prober = Prober(
+            self._channels,
+            tasks,
+            self._lag,
+            self._checked,
+            interval_s=settings.heartbeat_interval,
+            timeout_s=settings.heartbeat_timeout,
+        )
+        self._lanes: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._store_fault: str | None = None
+        self.epoch = ""
+
+    # Life.
+
+    async def start(self) -> None:
+        """Load the store and begin to check and to tell.
+
+        Raises:
+            PillionError: the store cannot be opened.
+        """
+        stored = await self._store.load()
+        self.epoch = stored.epoch
+        self._notifier = Notifier(
+            self._catalog,
+            self._channels,
+            self._tasks,
+            self._keep_acknowledged,
+            epoch=stored.epoch,
+            timeout_s=self._settings.heartbeat_timeout,
+            headers=(self._token.header,) if self._token else (),
+        )
+        self._catalog.restore(((one.record, one.state, one.since_s, one.reason) for one in stored.instances), stored.revision)
+        for index, one in enumerate(stored.instances):
+            self._prober.watch(one.record, RESTART_SPREAD_S * index / len(stored.instances))
+            self._notifier.watch(one.record, known=one.known or {})
+        if stored.instances:
+            _log.info("restored", f"{len(stored.instances)} instances come back from the store", instances=len(stored.instances))
+        self._tasks.keep("lag meter", self._lag.run())
+        self._tasks.keep("prober", self._prober.run())
+        self._tasks.keep("forgetting", self._forget_old())
+
+    async def stop(self) -> None:
+        """Close the connections and the store. The tasks are their supervisor's to stop, before."""
+        self._channels.close()
+        await self._store.close()
+
+    def store_fault(self) -> str | None:
+        """Return why the last write failed, for /readyz; None when it did not."""
+        return self._store_fault
+
+    # Use cases.
+
+    async def register(self, registration: Registration, registrant: str) -> Registered:
+        """Take a registration in; returns once it is stored.
+
+        Args:
+            registration: as decoded; it is checked here.
+            registrant: the IP address it came from.
+
+        Raises:
+            InvalidInput, Conflict, Unavailable, StorageFull.
+        """
+        check_registration(registration)
+        self._check_targets(registration, registrant)
+        instance_id = registration.instance_id or derive_id(registration.service_name, registration.service_url)
+        async with self._lane(instance_id, registration.service_url):
+            now = self._clock()
+            decision = self._catalog.decide(registration, registrant, now)
+            await self._keep(Put(decision.record, decision.state, now, decision.replaced, self._catalog.revision + 1))
+            transitions = self._catalog.accept(decision, now)
+            self._channels.drop(instance_id)
+            self._prober.watch(decision.record)
+            self._notifier.watch(decision.record)
+        self._publish(transitions)
+        revision = self._catalog.revision
+        return Registered(instance_id, revision, self.epoch, decision.state, self._settings.heartbeat_interval)
+
+    async def deregister(self, url: str) -> int:
+        """Remove every registration at a URL.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            InvalidInput: no URL. NotFound: none is registered there. Unavailable, StorageFull.
+        """
+        parse_url(url, "body")
+        async with self._lane(url):
+            found = self._catalog.at_url(url)
+            if not found:
+                raise NotFound(f"nothing is registered at {url}; GET /services lists what is", code="unknown_url")
+            await self._drop(found, "deregistered")
+        return len(found)
+
+    def report(self, instance_id: str, report: StateReport) -> InstanceView:
+        """Take an instance's word about itself: down is believed at once, up after a check of our own.
+
+        Raises:
+            NotFound: no such instance. InvalidInput: a state one cannot report.
+        """
+        instance = self._catalog.get(instance_id)
+        if instance is None:
+            raise NotFound(f"no instance {instance_id!r} is registered; register first", code="unknown_instance")
+        if report.state is State.DOWN:
+            self._move(self._catalog.failed(instance, report.reason or "it reports itself down", self._clock()))
+        elif report.state is State.UP:
+            self._prober.check_soon(instance_id, instance.record.generation)
+        else:
+            raise InvalidInput("an instance reports itself up or down", code="invalid_state", field="State")
+        return _view(instance)
+
+    def list(self, name: str | None = None, state: str | None = None, tag: str | None = None, zone: str | None = None) -> InstanceList:
+        """Return the instances that fit all filters given.
+
+        Raises:
+            NotFound: the name was never registered.
+        """
+        found: Iterable[Instance] = self._catalog if name is None else self._catalog.of_name(name)
+        views = tuple(
+            _view(instance)
+            for instance in found
+            if state in (None, instance.state.value)
+            and zone in (None, instance.record.registration.zone)
+            and (tag is None or tag in (instance.record.registration.tags or ()))
+        )
+        return InstanceList(self._catalog.revision, self.epoch, views)
+
+    # Inside.
+
+    def _check_targets(self, registration: Registration, registrant: str) -> None:
+        for field, url in (("HeartbeatURL", registration.heartbeat_url), ("ServiceUpdateURL", registration.service_update_url)):
+            host = parse_url(url, field).host if url else ""
+            if address_of(host) is not None and not self._rule.allows(host, registrant):
+                raise InvalidInput(
+                    f"{field} {host} is neither the registrant's own address ({registrant}) nor in a network of PILLION_TARGETS",
+                    code="target_not_allowed",
+                    field=field,
+                )
+
+    @asynccontextmanager
+    async def _lane(self, *keys: str) -> AsyncIterator[None]:
+        """Let those who touch the same instance or URL pass one after another."""
+        async with AsyncExitStack() as stack:
+            for key in sorted(set(keys)):
+                lock, users = self._lanes.get(key, (asyncio.Lock(), 0))
+                self._lanes[key] = lock, users + 1
+                stack.callback(self._leave_lane, key)
+                await stack.enter_async_context(lock)
+            yield
+
+    def _leave_lane(self, key: str) -> None:
+        lock, users = self._lanes[key]
+        if users == 1:
+            del self._lanes[key]
+        else:
+            self._lanes[key] = lock, users - 1
+
+    async def _keep(self, *changes: Put | Remove | SetState | Acknowledged) -> None:
+        try:
+            await self._store.commit(changes)
+        except PillionError as exc:
+            self._store_fault = exc.message
+            _log.warn_seldom("store_failed", exc.message)
+            raise
+        self._store_fault = None
+
+    def _keep_later(self, change: SetState) -> None:
+        async def keep() -> None:
+            try:
+                await self._keep(change)
+            except PillionError:
+                pass  # logged; a state that was not kept is found out again by the first check after a restart
+
+        self._tasks.spawn(f"keep state of {change.instance_id}", keep())
+
+    async def _keep_acknowledged(self, dependent: Dependent, known: Known) -> None:
+        try:
+            await self._keep(Acknowledged(dependent.instance_id, dependent.generation, known))
+        except PillionError:
+            pass  # logged
+
+    async def _drop(self, instances: Iterable[Instance], reason: str) -> None:
+        ids = [instance.record.instance_id for instance in instances]
+        await self._keep(*(Remove(instance_id, self._catalog.revision + 1) for instance_id in ids))
+        for instance_id in ids:
+            self._channels.drop(instance_id)
+            self._prober.forget(instance_id)
+            self._notifier.forget(instance_id)
+        self._publish([change for instance_id in ids if (change := self._catalog.remove(instance_id, reason))])
+
+    def _checked(self, record: Record, finding: Finding) -> None:
+        instance = self._catalog.get(record.instance_id, record.generation)
+        if instance is None:
+            return
+        if finding.verdict is Verdict.PASSED:
+            if instance.misses or instance.state is not State.UP:
+                self._notifier.kick(record.instance_id)
+            self._move(self._catalog.passed(instance, self._clock()))
+        elif finding.verdict is Verdict.FAILED:
+            self._move(self._catalog.failed(instance, finding.reason, self._clock()))
+        else:
+            self._move(self._catalog.missed(instance, finding.reason, self._settings.heartbeat_misses, self._clock()))
+
+    def _move(self, transition: Transition | None) -> None:
+        if transition is not None:
+            instance = transition.instance
+            self._publish([transition])
+            self._keep_later(
+                SetState(instance.record.instance_id, instance.record.generation, instance.state, instance.reason, instance.since_s)
+            )
+
+    def _publish(self, transitions: Iterable[Transition]) -> None:
+        """Log what happened, and tell those whom it concerns."""
+        names = []
+        for transition in transitions:
+            names.append(transition.instance.name)
+            record = transition.instance.record
+            what = transition.after.value if transition.after else "gone"
+            fields = {"service": record.name, "instance": record.instance_id, "url": record.url}
+            reason = f": {transition.reason}" if transition.reason else ""
+            if transition.before is not transition.after:
+                _log.info(f"instance_{what}", f"{record.name} at {record.url} is {what}{reason}", **fields)
+            else:
+                _log.debug("instance_registered_again", f"{record.name} at {record.url} registered again", **fields)
+        self._notifier.changed(names)
+
+    def _connection_closed(self, instance_id: str, generation: int) -> None:
+        self._prober.check_soon(instance_id, generation)
+
+    async def _forget_old(self) -> None:
+        while True:
+            await asyncio.sleep(min(FORGET_TICK_S, self._settings.forget_after / 4))
+            for instance in self._catalog.expired(self._settings.forget_after, self._clock()):
+                async with self._lane(instance.record.instance_id, instance.record.url):
+                    same = self._catalog.get(instance.record.instance_id, instance.record.generation)
+                    if same is not None and same.state is State.DOWN:
+                        try:
+                            await self._drop([same], f"forgotten after {self._settings.forget_after:g} s down")
+                        except PillionError:
+                            break  # logged; the next round tries again
+
+
+def _view(instance: Instance) -> InstanceView:
+    given = instance.record.registration
+    return InstanceView(
+        instance_id=instance.record.instance_id,
+        service_name=given.service_name,
+        service_url=given.service_url,
+        state=instance.state,
+        since=rfc3339(instance.since_s),
+        registered=rfc3339(instance.record.registered_s),
+        reason=instance.reason,
+        required_services=given.requires,
+        version=given.version,
+        zone=given.zone,
+        weight=given.weight or 1,
+        tags=given.tags,
+        metadata=given.metadata,
+        protocol=given.protocol or 1,
+    )

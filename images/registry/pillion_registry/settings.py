@@ -1,0 +1,57 @@
+"""The registry's options (one table; see pillion_common.config)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pillion_common.config import (
+    Address,
+    Network,
+    option,
+    parse_address,
+    parse_count,
+    parse_duration,
+    parse_level,
+    parse_networks,
+    parse_text,
+)
+from pillion_common.trust import EVERYWHERE, LOOPBACK, PRIVATE, within
+
+PROGRAM = "registry"
+DESCRIPTION = "Keeps the catalogue of services, checks them, and tells each what it requires."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the registry can be told."""
+
+    listen: Address = option("0.0.0.0:3000", parse_address, "HOST:PORT to listen on")
+    store: str = option("sqlite:registry.db", parse_text, "where the catalogue is kept: sqlite:PATH or memory:", required=True)
+    token_file: str = option("", parse_text, "file with the shared token; without it everybody may register")
+    classic_networks: tuple[Network, ...] = option(
+        "", parse_networks, "networks whose clients need no token, comma-separated; all while no token is set, none once one is"
+    )
+    targets: tuple[Network, ...] = option(
+        "",
+        parse_networks,
+        "networks in which heartbeat and update URLs may lie besides the registrant's own address; default: the private ones",
+    )
+    heartbeat_interval: float = option("3s", parse_duration, "time between two checks of an instance")
+    heartbeat_timeout: float = option("2s", parse_duration, "time an instance has to answer a check or a patch")
+    heartbeat_misses: int = option(
+        "2", parse_count(1, 10), "time-outs in a row that make an instance down; a refused connection does at once"
+    )
+    forget_after: float = option("1h", parse_duration, "time after which an instance that stays down is forgotten")
+    max_instances: int = option("20000", parse_count(1, 1_000_000), "most instances the registry takes in")
+    log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
+
+    def allowed_targets(self) -> tuple[Network, ...]:
+        """Return the networks of PILLION_TARGETS, or the default: private ones, and loopback where the registry itself is on loopback."""
+        if self.targets:
+            return self.targets
+        on_loopback = self.listen.host == "localhost" or within(self.listen.host, LOOPBACK)
+        return PRIVATE + LOOPBACK if on_loopback else PRIVATE
+
+    def exempt_networks(self) -> tuple[Network, ...]:
+        """Return the networks whose clients need no token."""
+        return self.classic_networks if self.token_file else EVERYWHERE

@@ -1,0 +1,71 @@
+"""A real browser, and Portald with GradingService beside a stub sidecar."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "process"))  # demo_stubs lives with the process tests
+
+from demo_stubs import App, StubSidecar, build_grading, portal_command, running  # noqa: E402
+
+# Nothing is fetched but the pages under test.
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """Debian's Chromium, or the one that PILLION_CHROMIUM names."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = os.environ.get("PILLION_CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed; install it, or set PILLION_CHROMIUM to a Chromium program")
+    with playwright.sync_playwright() as running_playwright:
+        chromium = running_playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: object) -> Iterator[object]:
+    """A fresh page; an error in its console fails the test, so a page that breaks its own policy is found."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    # A notice or a problem page is meant to be a 4xx or 5xx, which Chromium calls an error as well.
+    assert [error for error in errors if "the server responded with a status of" not in error] == []
+
+
+@pytest.fixture(scope="session")
+def grading_command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return build_grading(tmp_path_factory.mktemp("grading"))
+
+
+@pytest.fixture
+def sidecar() -> Iterator[StubSidecar]:
+    with StubSidecar() as stub:
+        yield stub
+
+
+@pytest.fixture
+def grading(grading_command: list[str], sidecar: StubSidecar) -> Iterator[App]:
+    with running(grading_command, sidecar.url) as app:
+        sidecar.provider_url = app.url
+        yield app
+
+
+@pytest.fixture
+def portal_url(grading: App, sidecar: StubSidecar) -> Iterator[str]:
+    """Where Portald answers; GradingService is there already."""
+    with running(portal_command(), sidecar.url) as app:
+        yield app.url
