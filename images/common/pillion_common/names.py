@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from typing import NamedTuple
@@ -49,7 +50,7 @@ def check_name(value: str, field: str) -> str:
     """
     if not _NAME.fullmatch(value):
         raise InvalidInput(
-            f"{field} {_shown(value)} is not a name: take up to 63 letters, digits, dots, hyphens, underscores; start with a letter or digit",
+            f"{field} {_shown(value)} is no name: take up to 63 letters, digits, dots, hyphens, underscores; start with a letter or digit",
             code="invalid_name",
             field=field,
         )
@@ -108,6 +109,11 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def derive_id(name: str, url: str) -> str:
+    """Return the instance id of a registration that has none: the same for the same name and URL, over restarts as well."""
+    return f"{name[:46]}-{hashlib.sha256(f'{name} {url}'.encode()).hexdigest()[:16]}"
 
 
 def _shown(value: str) -> str:

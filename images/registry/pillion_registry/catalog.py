@@ -6,7 +6,6 @@ its `generation` tells a check's late result from one about the present registra
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 from pillion_common.errors import Conflict, NotFound, Unavailable
 from pillion_common.models import ProviderEntry, Registration, State
+from pillion_common.names import derive_id
 from pillion_registry.provider_set import EMPTY, ProviderSet
 
 MAX_SEEN = 100_000  # names remembered for telling "none left" from "never seen"
@@ -249,11 +249,6 @@ class Catalog:
         _discard(self._ids_by_name, record.name, record.instance_id)
         for required in record.registration.requires:
             _discard(self._dependents, required, record.instance_id)
-
-
-def derive_id(name: str, url: str) -> str:
-    """Return the instance id of a registration that has none: the same for the same name and URL, over restarts as well."""
-    return f"{name[:46]}-{hashlib.sha256(f'{name} {url}'.encode()).hexdigest()[:16]}"
 
 
 def _entry(record: Record) -> ProviderEntry:

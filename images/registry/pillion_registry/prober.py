@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from pillion_common.errors import PeerClosed, PeerError, PeerRefused
+from pillion_common.models import StateReport
 from pillion_common.tasks import Supervisor
 from pillion_registry.catalog import Record
 from pillion_registry.channels import Channels
@@ -149,6 +152,14 @@ class Prober:
                 break
         if answer.status == 200:
             return Finding(Verdict.PASSED, "")
-        text = answer.body.decode("utf-8", "replace").strip()[:MAX_REASON_CHARS]
-        reason = f"its heartbeat answered {answer.status}" + (f": {text}" if text else "")
+        reason = _reason(answer.body) or f"its heartbeat answered {answer.status}"
         return Finding(Verdict.FAILED if answer.status == 503 else Verdict.MISSED, reason)
+
+
+def _reason(body: bytes) -> str:
+    """Return the reason a sidecar gives in its heartbeat, or the text any other peer gives."""
+    try:
+        said = msgspec.json.decode(body, type=StateReport).reason or ""
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        said = body.decode("utf-8", "replace")
+    return " ".join(said.split())[:MAX_REASON_CHARS]

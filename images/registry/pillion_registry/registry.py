@@ -15,10 +15,10 @@ from pillion_common.clock import rfc3339
 from pillion_common.errors import InvalidInput, NotFound, PillionError
 from pillion_common.logs import EventLog
 from pillion_common.models import InstanceList, InstanceView, Registered, Registration, State, StateReport, check_registration
-from pillion_common.names import address_of, parse_url
+from pillion_common.names import address_of, derive_id, parse_url
 from pillion_common.tasks import Supervisor
 from pillion_common.trust import TargetRule, Token
-from pillion_registry.catalog import Catalog, Instance, Record, Transition, derive_id
+from pillion_registry.catalog import Catalog, Instance, Record, Transition
 from pillion_registry.channels import Channels
 from pillion_registry.dependent import Dependent
 from pillion_registry.lag import LagMeter

@@ -300,7 +300,8 @@ class Connection(asyncio.Protocol):
     def shut_when_idle(self) -> None:
         """For the server's shutdown: close now if nothing is in flight, else after the answer."""
         if self._answering is None and not self._waiting and self._request is None:
-            self._close()
+            self._closing = True
+            self.transport.close()
 
     def sweep(self, now: float) -> None:
         """Close if this connection's time is over."""

@@ -56,7 +56,7 @@ class Server:
             connection.shut_when_idle()
         try:
             async with asyncio.timeout(grace_s):
-                while self._connections:  # noqa: ASYNC110 - runs once, at the end of the program
+                while self._connections:
                     await asyncio.sleep(CLOSING_TICK_S)
         except TimeoutError:
             pass

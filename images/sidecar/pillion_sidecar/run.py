@@ -1,0 +1,82 @@
+"""`pillion run --name X --port N -- CMD…`: a local command with a sidecar beside it, in one step.
+
+The command gets `PILLION_URL`, the base URL of the sidecar's local listener. When it ends, so does the sidecar, with the command's exit
+code; on SIGTERM the app is withdrawn first and the command is told to stop then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from pillion_common import config, lifecycle, logs
+from pillion_common.errors import ConfigError
+from pillion_common.logs import EventLog
+from pillion_common.trust import Token
+from pillion_sidecar.settings import Settings, with_fallbacks
+from pillion_sidecar.sidecar import Sidecar, open_spool
+from pillion_sidecar.spool import Spool
+
+PROGRAM = "run"
+DESCRIPTION = "Runs a local command with a sidecar beside it: pillion run --name X --port N [options] -- CMD…"
+STOP_S = 10.0
+
+_log = EventLog("run")
+
+
+class CommandWithSidecar:
+    """A sidecar and the command it stands beside (a lifecycle.Program)."""
+
+    def __init__(self, life: lifecycle.Life, settings: Settings, token: Token | None, spool: Spool, command: list[str]) -> None:
+        self._life = life
+        self._sidecar = Sidecar(life, settings, token, spool)
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+        self.exit_code = lifecycle.EXIT_OK
+
+    async def start(self) -> list[str]:
+        """Start the sidecar, then the command."""
+        addresses = await self._sidecar.start()
+        self._process = await asyncio.create_subprocess_exec(*self._command, env={**os.environ, "PILLION_URL": self._sidecar.local_url})
+        self._life.tasks.spawn("command", self._wait())
+        return addresses
+
+    async def stop(self) -> None:
+        """Withdraw the app, then let the command stop by itself, for at most 10 s."""
+        await self._sidecar.stop()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_S)
+        except TimeoutError:
+            _log.warning("command_killed", f"the command did not stop within {STOP_S:g} s after SIGTERM: killed")
+            process.kill()
+            await process.wait()
+
+    async def _wait(self) -> None:
+        assert self._process is not None
+        code = await self._process.wait()
+        if not self._life.stop.is_set():
+            # A command ended by signal N shows as 128 + N, as shells have it.
+            self.exit_code = code if code >= 0 else 128 - code
+            _log.info("command_ended", f"the command ended with exit code {self.exit_code}", exit_code=self.exit_code)
+            self._life.stop.set()
+
+
+def main(argv: list[str]) -> int:
+    """Run a command beside a sidecar; returns the command's exit code."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    options, command = argv[:at], argv[at + 1 :]
+    try:
+        settings = config.load(Settings, PROGRAM, options, with_fallbacks(os.environ), DESCRIPTION)
+        if not command:
+            raise ConfigError(["no command; write it after `--`: pillion run --name X --port N -- CMD…"])
+        token = Token.load(settings.token_file)
+        logs.set_up(PROGRAM, settings.log_level)
+        spool = open_spool(settings)
+    except ConfigError as exc:
+        return lifecycle.refuse(PROGRAM, exc)
+    return lifecycle.run(PROGRAM, lambda life: CommandWithSidecar(life, settings, token, spool, command))
