@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "process"))  # demo_stubs lives with the process tests
-
-from demo_stubs import App, StubSidecar, build_grading, portal_command, running  # noqa: E402
+from demo_stubs import App, StubSidecar, build_grading, portal_command, running
+from playwright.sync_api import Browser, Page, sync_playwright
 
 # Nothing is fetched but the pages under test.
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[object]:
+def browser() -> Iterator[Browser]:
     """Debian's Chromium, or the one that PILLION_CHROMIUM names."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = os.environ.get("PILLION_CHROMIUM") or shutil.which("chromium")
     if program is None:
         pytest.skip("chromium is not installed; install it, or set PILLION_CHROMIUM to a Chromium program")
-    with playwright.sync_playwright() as running_playwright:
-        chromium = running_playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
         yield chromium
         chromium.close()
 
 
 @pytest.fixture
-def page(browser: object) -> Iterator[object]:
+def page(browser: Browser) -> Iterator[Page]:
     """A fresh page; an error in its console fails the test, so a page that breaks its own policy is found."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(10_000)
     page = context.new_page()
     errors: list[str] = []

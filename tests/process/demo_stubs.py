@@ -100,7 +100,13 @@ def build_grading(folder: Path) -> list[str]:
     program = folder / "grading"
     environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
     built = subprocess.run(
-        [go, "build", "-o", str(program), "."], cwd=DEMO / "grading", env=environment, capture_output=True, text=True, timeout=BUILD_S, check=False
+        [go, "build", "-o", str(program), "."],
+        cwd=DEMO / "grading",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_S,
+        check=False,
     )
     assert built.returncode == 0, built.stderr
     return [str(program)]

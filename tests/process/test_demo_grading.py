@@ -225,6 +225,8 @@ def refuses(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), timeout=WAIT_S).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        pass  # it was still waiting to be accepted when the listener closed: the next one is refused
     return False
 
 

@@ -1,0 +1,3 @@
+module grading
+
+go 1.19
