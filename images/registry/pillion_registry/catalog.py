@@ -205,14 +205,15 @@ class Catalog:
         """Note evidence that the instance cannot serve: refused, or it says so itself."""
         if instance.state is State.DRAINING:
             return None
-        if instance.state is State.DOWN:
-            instance.reason = reason
+        if instance.state is State.DOWN or (instance.state is State.STARTING and not instance.retained):
+            instance.reason = reason  # nobody was told of it yet: an app that is still coming up is not down
             return None
         return self._move(instance, State.DOWN, reason, now_s)
 
     def expired(self, forget_after_s: float, now_s: float) -> list[Instance]:
-        """Return the instances that have been down for so long that they are to be forgotten."""
-        return [i for i in self._instances.values() if i.state is State.DOWN and now_s - i.since_s >= forget_after_s]
+        """Return the instances that have been down, or never up, for so long that they are to be forgotten."""
+        gone = (State.DOWN, State.STARTING)
+        return [i for i in self._instances.values() if i.state in gone and now_s - i.since_s >= forget_after_s]
 
     # Inside.
 

@@ -283,9 +283,9 @@ class Registry:
             for instance in self._catalog.expired(self._settings.forget_after, self._clock()):
                 async with self._lane(instance.record.instance_id, instance.record.url):
                     same = self._catalog.get(instance.record.instance_id, instance.record.generation)
-                    if same is not None and same.state is State.DOWN:
+                    if same is not None and same.state in (State.DOWN, State.STARTING):
                         try:
-                            await self._drop([same], f"forgotten after {self._settings.forget_after:g} s down")
+                            await self._drop([same], f"forgotten after {self._settings.forget_after:g} s without being up")
                         except PillionError:
                             break  # logged; the next round tries again
 
