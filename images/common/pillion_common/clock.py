@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 def rfc3339(epoch_s: float) -> str:
     """Return seconds since 1970 as RFC 3339 UTC with milliseconds, e.g. 2026-01-31T12:00:00.123Z."""
-    whole = int(epoch_s)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((epoch_s - whole) * 1000):03d}Z"
+    whole_s, millis = divmod(round(epoch_s * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole_s))}.{millis:03d}Z"
 
 
 def parse_rfc3339(text: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from typing import Any
@@ -85,15 +86,25 @@ class _TextFormatter(logging.Formatter):
 
 
 def set_up(program: str, level: str = "info") -> None:
-    """Send this process's log to stderr.
+    """Send this process's log to stderr. Called before anything is opened: see _fill_standard_files.
 
     Args:
         program: stands in every JSON line.
         level: one of LEVELS.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_TextFormatter() if sys.stderr.isatty() else _JsonFormatter(program))
+    _fill_standard_files()
+    handler = logging.StreamHandler(sys.stderr) if sys.stderr else logging.NullHandler()
+    handler.setFormatter(_TextFormatter() if sys.stderr and sys.stderr.isatty() else _JsonFormatter(program))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("pillion").setLevel(level.upper())
+
+
+def _fill_standard_files() -> None:
+    """Put the null device where stdin, stdout or stderr is closed: a socket in its place would make libuv abort when it is closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one

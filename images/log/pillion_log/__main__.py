@@ -1,0 +1,71 @@
+"""`pillion log`: puts the parts together and runs them. Reads nothing from stdin: it runs on without one."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import uvloop
+
+from pillion_common import config, lifecycle, logs
+from pillion_common.errors import ConfigError
+from pillion_common.http.connection import Limits
+from pillion_common.http.server import Server
+from pillion_common.http.tornado_bridge import TornadoBridge
+from pillion_common.trust import Token
+from pillion_log.front import Front, Gate
+from pillion_log.handlers import make_application
+from pillion_log.intake import Intake
+from pillion_log.reader import Reader
+from pillion_log.settings import DESCRIPTION, PROGRAM, Settings
+from pillion_log.store import open_store
+from pillion_log.store.base import Store
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+_log = logs.EventLog("log")
+
+
+class LogProgram:
+    """The log service as a program with a life."""
+
+    def __init__(self, life: lifecycle.Life, settings: Settings, token: Token | None, store: Store) -> None:
+        self._life = life
+        self._settings = settings
+        self._store = store
+        self._readiness = lifecycle.Readiness()
+        self._readiness.add("store", store.fault)
+        rest = TornadoBridge(make_application(Reader(store), self._readiness))
+        front = Front(Intake(store), Gate(token, settings.exempt_networks()), rest)
+        self._server = Server(streaming=front, limits=Limits(body_bytes=MAX_BODY_BYTES))
+        self.exit_code = lifecycle.EXIT_OK
+
+    async def start(self) -> list[str]:
+        """Load first, listen then: whoever reaches the log service can write and read at once."""
+        if not self._settings.token_file:
+            _log.warning("no_token", "PILLION_TOKEN_FILE is not set: everybody who reaches this log service may write to it")
+        await self._store.load()
+        return [await self._server.listen(self._settings.listen)]
+
+    async def stop(self) -> None:
+        """Stop taking requests, finish those in flight, close the store."""
+        self._readiness.close()
+        await self._server.close()
+        await self._life.tasks.stop()
+        await self._store.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the log service; returns the exit code."""
+    try:
+        settings = config.load(Settings, PROGRAM, sys.argv[1:] if argv is None else argv, os.environ, DESCRIPTION)
+        token = Token.load(settings.token_file)
+        store = open_store(settings.store, settings.log_rotate, settings.log_keep)
+    except ConfigError as exc:
+        return lifecycle.refuse(PROGRAM, exc)
+    logs.set_up(PROGRAM, settings.log_level)
+    return lifecycle.run(PROGRAM, lambda life: LogProgram(life, settings, token, store), uvloop.new_event_loop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

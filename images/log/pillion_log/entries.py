@@ -1,0 +1,168 @@
+"""What an entry is, and how what clients send becomes one. Pure.
+
+An entry is stored, and shown as NDJSON, as one line:
+`{"Time":"2026-01-31T12:00:00.123Z","Received":"…","Service":"GradingService","Instance":"grading-1","Level":"info","Message":"…",
+"Source":"grading-1/8f2c","Seq":7,"student":3}`.
+Instance, Source and Seq stand there only if they were sent; other fields are kept as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+
+from pillion_common.errors import InvalidInput
+from pillion_common.names import check_name
+from pillion_log.escapes import escape_json
+
+MAX_LINE_BYTES = 64 * 1024
+MAX_FIELDS = 64
+MAX_DEPTH = 64
+MAX_LEVEL_CHARS = 16
+MAX_ID_CHARS = 256
+MAX_SEQ = 2**63 - 1
+
+UNKNOWN_SERVICE = "unknown"
+DEFAULT_LEVEL = "info"
+
+_OWN = frozenset(("Time", "Received", "Service", "Instance", "Level", "Message", "Source", "Seq"))
+_CLASSIC = re.compile(r"\[([^\]]*)\] - (.*)", re.DOTALL)
+_CANONICAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+
+_decode_strictly = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Entry(NamedTuple):
+    """One entry, ready for the store. `line` ends with its newline; without a `seq` a repeat is not recognised."""
+
+    line: bytes
+    source: str
+    seq: int | None
+
+
+def from_text(body: bytes, received: str) -> Entry:
+    """Make an entry of a classic message, `[GradingService] - message` or any other text.
+
+    Args:
+        body: the message; bytes that are no UTF-8 are replaced.
+        received: the time now, as `stamp` writes it.
+
+    Raises:
+        InvalidInput: there is nothing in it.
+    """
+    text = body.decode("utf-8", "replace").strip("\r\n")
+    if not text:
+        raise InvalidInput("the body is empty; send one message as text/plain", code="empty")
+    service = UNKNOWN_SERVICE
+    if match := _CLASSIC.fullmatch(text):
+        try:
+            service, text = check_name(match[1], "Service"), match[2]
+        except InvalidInput:
+            pass  # brackets of another kind: they belong to the message
+    return _entry({"Time": received, "Received": received, "Service": service, "Level": DEFAULT_LEVEL, "Message": text}, "", None)
+
+
+def from_line(line: bytes, received: str) -> Entry:
+    """Make an entry of one NDJSON line.
+
+    Raises:
+        InvalidInput: the line is no entry; the message says why.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise InvalidInput(f"the line is over {MAX_LINE_BYTES} bytes")
+    fields = _decode(line)
+    message = fields.get("Message")
+    if not isinstance(message, str) or not message:
+        raise InvalidInput("Message must be a text that is not empty", field="Message")
+    if len(fields) > MAX_FIELDS and (more := len(fields.keys() - _OWN)) > MAX_FIELDS:
+        raise InvalidInput(f"the entry has {more} fields of its own; {MAX_FIELDS} are possible")
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _is_deeper(fields, MAX_DEPTH):
+        raise InvalidInput(f"the line is nested deeper than {MAX_DEPTH} levels")  # it would break readers whose stack is smaller
+    time, source, seq = _text(fields, "Time"), _text(fields, "Source"), fields.get("Seq")
+    _text(fields, "Instance")
+    if seq is not None and (type(seq) is not int or not 0 <= seq <= MAX_SEQ or not source):
+        raise InvalidInput("Seq must be a whole number from 0, with a Source whose entries it counts", field="Seq")
+    checked = {
+        "Time": canonical_time(time, "Time") if time else received,
+        "Received": received,
+        "Service": check_name(_text(fields, "Service") or UNKNOWN_SERVICE, "Service"),
+        "Level": _text(fields, "Level")[:MAX_LEVEL_CHARS].lower() or DEFAULT_LEVEL,
+        "Message": message,
+    }
+    return _entry({**checked, **fields, **checked}, source, seq)  # first for their place, last for their value
+
+
+def stamp(epoch_s: float) -> str:
+    """Return a time as entries have it, e.g. 2026-01-31T12:00:00.123Z."""
+    return _written(datetime.fromtimestamp(round(epoch_s, 3), UTC))
+
+
+def canonical_time(text: str, field: str) -> str:
+    """Return an RFC 3339 time in UTC, with milliseconds or, if it is finer, microseconds. Without an offset it is UTC.
+
+    Two such texts without their final Z compare as the times do.
+
+    Raises:
+        InvalidInput: it is not such a time.
+    """
+    try:
+        if _CANONICAL.fullmatch(text):
+            datetime.fromisoformat(text)  # most clients write it so: it need only exist
+            return text
+        if not _RFC3339.fullmatch(text):
+            raise ValueError
+        moment = datetime.fromisoformat(text.upper())
+        return _written(moment.astimezone(UTC) if moment.tzinfo else moment)
+    except (ValueError, OverflowError):
+        raise InvalidInput(f"{field} {text[:40]!r} is not an RFC 3339 time; write it like 2026-01-31T12:00:00.123Z", field=field) from None
+
+
+def _written(moment: datetime) -> str:
+    precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_ID_CHARS:
+        raise InvalidInput(f"{name} must be a text of at most {MAX_ID_CHARS} characters", field=name)
+    return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
+
+
+def _entry(stored: dict[str, Any], source: str, seq: int | None) -> Entry:
+    return Entry(escape_json(_encode(stored)) + b"\n", source, seq)
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    try:
+        try:
+            return _decode_strictly(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _decode_leniently(line)
+    except (ValueError, RecursionError) as exc:  # every decoder's error is a ValueError
+        raise InvalidInput(f"the line is not a JSON object: {exc}") from exc
+
+
+def _decode_leniently(line: bytes) -> dict[str, Any]:
+    """Decode a line that is refused for nothing but broken characters (lone surrogates, bytes that are no UTF-8): those are replaced."""
+    value = json.loads(line.decode("utf-8", "replace"), parse_constant=_refuse)
+    text = json.dumps(value, ensure_ascii=False)
+    return _decode_strictly(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

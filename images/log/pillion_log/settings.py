@@ -1,0 +1,53 @@
+"""The log service's options (one table; see pillion_common.config)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pillion_common.config import (
+    Address,
+    Network,
+    option,
+    parse_address,
+    parse_count,
+    parse_level,
+    parse_networks,
+    parse_size,
+    parse_text,
+)
+from pillion_common.trust import EVERYWHERE
+
+PROGRAM = "log"
+DESCRIPTION = "Collects the log lines of every service, and finds them again."
+
+MIN_ROTATE_BYTES = 64 * 1024
+
+
+def parse_rotate(text: str) -> int:
+    """Return the size of a file in bytes."""
+    size = parse_size(text)
+    if size < MIN_ROTATE_BYTES:
+        raise ValueError("is less than 64K")
+    return size
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the log service can be told."""
+
+    listen: Address = option("0.0.0.0:4000", parse_address, "HOST:PORT to listen on")
+    store: str = option("files:log-data", parse_text, "where entries are kept: files:DIR or memory:", required=True)
+    token_file: str = option("", parse_text, "file with the shared token; without it everybody may write; reading is open to all")
+    classic_networks: tuple[Network, ...] = option(
+        "",
+        parse_networks,
+        "networks whose clients may write without the token, as classic clients do, comma-separated; "
+        "all while no token is set, none once one is",
+    )
+    log_rotate: int = option("64M", parse_rotate, "size at which entries.log is put aside and a new one begins")
+    log_keep: int = option("8", parse_count(2, 10_000), "how many files are kept, the growing one among them; older ones are removed")
+    log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
+
+    def exempt_networks(self) -> tuple[Network, ...]:
+        """Return the networks whose clients need no token."""
+        return self.classic_networks if self.token_file else EVERYWHERE
