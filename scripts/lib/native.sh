@@ -97,12 +97,14 @@ native_up() {
     sidecar_options 1 GradingService "$grading_port" LogService
     launch grading env HOST=127.0.0.1 PORT="$grading_port" "$pillion" run "${options[@]}" -- "$home/bin/grading"
   else
+    absent+=" GradingService"
     left_out+=("GradingService (Go is not installed: apt-get install golang-go)")
   fi
   if command -v node >/dev/null; then
     sidecar_options 2 Portald "$portal_port" LogService,GradingService
     launch portal env HOST=127.0.0.1 PORT="$portal_port" "$pillion" run "${options[@]}" -- node images/demo/portal/server.js
   else
+    absent+=" Portald"
     left_out+=("Portald (Node.js is not installed: apt-get install nodejs)")
   fi
 

@@ -48,14 +48,20 @@ follow() {
   trap - INT TERM
 }
 
+absent= # names of demo apps that this machine cannot run
+
 # show_where - what to open now.
 show_where() {
-  cat <<WHERE
-
-  Portald          http://127.0.0.1:$portal_port     a page that asks its sidecar where GradingService is
-  GradingService   http://127.0.0.1:$grading_port
-  registry         http://127.0.0.1:$registry_port     who is there: curl http://127.0.0.1:$registry_port/services
-  log service      http://127.0.0.1:$log_port     all lines:    curl -H 'Accept: text/plain' http://127.0.0.1:$log_port/logs
-
-WHERE
+  echo
+  local name
+  for name in Portald GradingService registry log; do
+    case " $absent " in *" $name "*) continue ;; esac
+    case $name in
+      Portald) echo "  Portald          http://127.0.0.1:$portal_port     a page that asks its sidecar where GradingService is" ;;
+      GradingService) echo "  GradingService   http://127.0.0.1:$grading_port     curl http://127.0.0.1:$grading_port/students (browsers refuse port 6000)" ;;
+      registry) echo "  registry         http://127.0.0.1:$registry_port     who is there: curl http://127.0.0.1:$registry_port/services" ;;
+      log) echo "  log service      http://127.0.0.1:$log_port     all lines:    curl -H 'Accept: text/plain' http://127.0.0.1:$log_port/logs" ;;
+    esac
+  done
+  echo
 }

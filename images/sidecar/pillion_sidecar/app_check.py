@@ -19,6 +19,7 @@ OnChange = Callable[[bool, str], None]
 
 # A tripwire that is cut again and again (an app that closes idle connections) must not turn the check into a busy loop.
 MIN_PAUSE_S = 0.05
+COMING_UP_S = 0.25
 
 
 class _Tripwire(asyncio.Protocol):
@@ -71,7 +72,8 @@ class AppCheck:
             self._note(await self._look())
             await asyncio.sleep(MIN_PAUSE_S)
             try:
-                async with asyncio.timeout(self._interval_s):
+                # An app that is coming up should not have to wait for its turn.
+                async with asyncio.timeout(self._interval_s if self.well else min(self._interval_s, COMING_UP_S)):
                     await self._hint.wait()
             except TimeoutError:
                 pass
