@@ -22,13 +22,18 @@ MAX_SEEN = 100_000  # names remembered for telling "none left" from "never seen"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One accepted registration. `registrant` is the IP address it came from, `registered_s` seconds since 1970."""
+    """One accepted registration.
+
+    `registrant` is the IP address it came from, `registered_s` seconds since 1970; `trusted` says that it carried the token, so that its
+    patches may carry it too.
+    """
 
     instance_id: str
     generation: int
     registrant: str
     registered_s: float
     registration: Registration
+    trusted: bool = False
 
     @property
     def name(self) -> str:
@@ -131,7 +136,7 @@ class Catalog:
 
     # Registrations.
 
-    def decide(self, registration: Registration, registrant: str, now_s: float) -> Decision:
+    def decide(self, registration: Registration, registrant: str, now_s: float, trusted: bool = False) -> Decision:
         """Say what accepting a (checked) registration will do.
 
         Raises:
@@ -152,7 +157,7 @@ class Catalog:
                 f"the registry holds its most instances, {self._max_instances}; raise PILLION_MAX_INSTANCES", code="registry_full"
             )
         self._generation += 1
-        record = Record(instance_id, self._generation, registrant, now_s, registration)
+        record = Record(instance_id, self._generation, registrant, now_s, registration, trusted)
         # A healthy instance that registers again stays offered: it is only checked anew.
         healthy = any(instance.state is State.UP and instance.record.url == record.url for instance in earlier)
         replaced = tuple(instance.record.instance_id for instance in earlier if instance.record.instance_id != instance_id)

@@ -25,8 +25,10 @@ class RegistryHandler(BaseHandler):
     def prepare(self) -> None:
         """Refuse what changes something without the token."""
         super().prepare()
+        authorization = self.request.headers.get("Authorization", "").encode("latin-1")
+        self.trusted = self._token is not None and self._token.fits(authorization)
         if self.request.method not in ("GET", "HEAD"):
-            check_token(self._token, self.request.headers.get("Authorization", "").encode("latin-1"), self.peer, self._exempt)
+            check_token(self._token, authorization, self.peer, self._exempt)
 
 
 class ServicesHandler(RegistryHandler):
@@ -35,7 +37,7 @@ class ServicesHandler(RegistryHandler):
     async def post(self) -> None:
         """Register."""
         registration = models.decode(self.request.body, models.Registration)
-        self.write_json(models.encode(await self.registry.register(registration, self.peer)))
+        self.write_json(models.encode(await self.registry.register(registration, self.peer, self.trusted)))
 
     async def delete(self) -> None:
         """Remove every registration at the URL in the body."""

@@ -13,6 +13,7 @@ from pillion_common.errors import PeerError
 from pillion_common.logs import EventLog
 from pillion_common.models import encode
 from pillion_common.tasks import Supervisor
+from pillion_common.trust import Token
 from pillion_registry.catalog import Catalog, Record
 from pillion_registry.channels import Channels
 from pillion_registry.dependent import Delivery, Dependent
@@ -32,7 +33,7 @@ class Notifier:
 
     Args:
         on_acknowledged: awaited after a classic dependent acknowledged, so that it can be kept.
-        headers: header lines for every patch (the token).
+        token: sent along to those who registered with it and to nobody else: whoever could register without it must not learn it.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Notifier:
         *,
         epoch: str,
         timeout_s: float,
-        headers: tuple[str, ...],
+        token: Token | None,
     ) -> None:
         self._catalog = catalog
         self._channels = channels
@@ -52,7 +53,8 @@ class Notifier:
         self._on_acknowledged = on_acknowledged
         self._epoch = epoch
         self._timeout_s = timeout_s
-        self._headers = ("Content-Type: application/json", *headers)
+        self._plain = ("Content-Type: application/json",)
+        self._trusting = (*self._plain, token.header) if token else self._plain
         self._dependents: dict[str, Dependent] = {}
         self._records: dict[str, Record] = {}
         self._kicks: dict[str, asyncio.Event] = {}
@@ -133,7 +135,7 @@ class Notifier:
                 "POST",
                 target,
                 body=self._encode(dependent, delivery),
-                headers=self._headers,
+                headers=self._trusting if record.trusted else self._plain,
                 timeout_s=self._timeout_s,
                 fresh=dependent.classic,
             )

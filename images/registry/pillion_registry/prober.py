@@ -137,6 +137,8 @@ class Prober:
 
     async def _ask(self, record: Record) -> Finding:
         for last in (False, True):
+            if self._records.get(record.instance_id) is not record:
+                return Finding(Verdict.MISSED, "it is not registered any more")  # and must not get a channel nobody would close
             channel, target = self._channels.get(record, record.registration.heartbeat_url or "")
             try:
                 answer = await channel.request("GET", target, timeout_s=self._timeout_s)

@@ -77,7 +77,7 @@ class Registry:
             self._keep_acknowledged,
             epoch=stored.epoch,
             timeout_s=self._settings.heartbeat_timeout,
-            headers=(self._token.header,) if self._token else (),
+            token=self._token,
         )
         self._catalog.restore(((one.record, one.state, one.since_s, one.reason) for one in stored.instances), stored.revision)
         for index, one in enumerate(stored.instances):
@@ -100,12 +100,13 @@ class Registry:
 
     # Use cases.
 
-    async def register(self, registration: Registration, registrant: str) -> Registered:
+    async def register(self, registration: Registration, registrant: str, trusted: bool = False) -> Registered:
         """Take a registration in; returns once it is stored.
 
         Args:
             registration: as decoded; it is checked here.
             registrant: the IP address it came from.
+            trusted: whether it carried the token.
 
         Raises:
             InvalidInput, Conflict, Unavailable, StorageFull.
@@ -115,7 +116,7 @@ class Registry:
         instance_id = registration.instance_id or derive_id(registration.service_name, registration.service_url)
         async with self._lane(instance_id, registration.service_url):
             now = self._clock()
-            decision = self._catalog.decide(registration, registrant, now)
+            decision = self._catalog.decide(registration, registrant, now, trusted)
             await self._keep(Put(decision.record, decision.state, now, decision.replaced, self._catalog.revision + 1))
             transitions = self._catalog.accept(decision, now)
             self._channels.drop(instance_id)

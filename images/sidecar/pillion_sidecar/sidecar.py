@@ -56,6 +56,8 @@ class Sidecar:
 
     async def start(self) -> list[str]:
         """Serve localhost first: the app may ask before the registry has answered."""
+        if not self._settings.token_file:
+            _log.warning("no_token", "PILLION_TOKEN_FILE is not set: everybody who reaches the peer listener may push patches")
         self.local_url = await self._local.listen(self._settings.local)
         port = parse_url(self.local_url, "local").port
         self._local_hosts = frozenset(f"{name}:{port}".encode() for name in (*LOCAL_NAMES, self._settings.local.host.lower()))

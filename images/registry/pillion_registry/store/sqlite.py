@@ -29,11 +29,11 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instances (
     id TEXT PRIMARY KEY, generation INTEGER NOT NULL, registrant TEXT NOT NULL, registered_s REAL NOT NULL, registration BLOB NOT NULL,
-    state TEXT NOT NULL, since_s REAL NOT NULL, reason TEXT, known BLOB
+    state TEXT NOT NULL, since_s REAL NOT NULL, reason TEXT, known BLOB, trusted INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 
-_COLUMNS = "id, generation, registrant, registered_s, registration, state, since_s, reason, known"
+_COLUMNS = "id, generation, registrant, registered_s, registration, state, since_s, reason, known, trusted"
 
 _known_decoder = msgspec.json.Decoder(dict[str, tuple[ProviderEntry, ...]])
 
@@ -152,7 +152,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
         case Put(record, state, since_s, replaced, revision):
             connection.executemany("DELETE FROM instances WHERE id = ?", [(instance_id,) for instance_id in replaced])
             connection.execute(
-                "INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+                f"INSERT OR REPLACE INTO instances ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?)",
                 (
                     record.instance_id,
                     record.generation,
@@ -161,6 +161,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
                     encode(record.registration),
                     state,
                     since_s,
+                    record.trusted,
                 ),
             )
             _set_revision(connection, revision)
@@ -183,7 +184,7 @@ def _set_revision(connection: sqlite3.Connection, revision: int) -> None:
 
 
 def _read(row: tuple[Any, ...]) -> StoredInstance:
-    instance_id, generation, registrant, registered_s, registration, state, since_s, reason, known = row
-    record = Record(instance_id, generation, registrant, registered_s, decode(registration, Registration))
+    instance_id, generation, registrant, registered_s, registration, state, since_s, reason, known, trusted = row
+    record = Record(instance_id, generation, registrant, registered_s, decode(registration, Registration), bool(trusted))
     kept: Known | None = _known_decoder.decode(known) if known else None
     return StoredInstance(record, State(state), since_s, reason, kept)
