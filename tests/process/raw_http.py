@@ -144,11 +144,20 @@ def serving(make: Callable[[], Server]) -> Iterator[Serving]:
         url = await server.listen(Address("127.0.0.1", 0))
         return server, int(url.rpartition(":")[2])
 
+    async def end(server: Server) -> None:
+        await server.close(0.0)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.02)  # the cut connections' own good-byes
+
     try:
         server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(WAIT_S)
-        yield Serving(server, loop, port)
-        asyncio.run_coroutine_threadsafe(server.close(0.0), loop).result(WAIT_S)
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.02), loop).result(WAIT_S)
+        try:
+            yield Serving(server, loop, port)
+        finally:
+            asyncio.run_coroutine_threadsafe(end(server), loop).result(WAIT_S)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(WAIT_S)

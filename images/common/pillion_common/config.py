@@ -181,6 +181,14 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _DURATION_UNITS[match[2]]
 
 
+def parse_time(text: str) -> float:
+    """Return seconds like parse_duration, but at least a millisecond: for what is done again and again, and for time-outs."""
+    seconds = parse_duration(text)
+    if seconds < 0.001:
+        raise ValueError("is too short; 1ms is the least")
+    return seconds
+
+
 def parse_size(text: str) -> int:
     """Return bytes; `64K`, `16M` and `1G` are powers of 1,024."""
     match = _SIZE.fullmatch(text)

@@ -20,7 +20,10 @@ class Supervisor:
 
     def keep(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that only cancellation may end."""
-        return self._start(name, self._guard(name, coroutine))
+        task = self._start(name, coroutine)
+        # Cancellation comes from stop(), where a set event no longer matters.
+        task.add_done_callback(lambda _: self.failed.set())
+        return task
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that ends by itself; an exception it leaks is a logged fault."""
@@ -41,13 +44,6 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
-
-    async def _guard(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
-        try:
-            await coroutine
-        finally:
-            # Cancellation comes from stop(), where a set event no longer matters.
-            self.failed.set()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -66,8 +66,8 @@ def make_token_file(path: Path) -> bool:
         return False
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        draft.write_text(secrets.token_urlsafe(32) + "\n", encoding="ascii")
-        draft.chmod(0o440)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440), "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
         os.link(draft, path)
     except FileExistsError:
         return False

@@ -69,6 +69,8 @@ class Decision(NamedTuple):
     record: Record
     replaced: tuple[str, ...]  # ids of other instances at the same name and URL
     state: State
+    retained: bool  # see Instance
+    new: bool  # one more instance than before
 
 
 class Transition(NamedTuple):
@@ -136,8 +138,12 @@ class Catalog:
 
     # Registrations.
 
-    def decide(self, registration: Registration, registrant: str, now_s: float, trusted: bool = False) -> Decision:
+    def decide(self, registration: Registration, registrant: str, now_s: float, trusted: bool = False, coming: int = 0) -> Decision:
         """Say what accepting a (checked) registration will do.
+
+        Args:
+            registration, registrant, trusted: see Record.
+            coming: new instances that are decided and not accepted yet.
 
         Raises:
             Conflict: its incarnation is lower than the one known.
@@ -152,31 +158,36 @@ class Catalog:
                 raise Conflict(
                     f"incarnation {registration.incarnation} of {instance_id} is older than the registered {known}", code="old_incarnation"
                 )
-        if not earlier and len(self._instances) >= self._max_instances:
+        if not earlier and len(self._instances) + coming >= self._max_instances:
             raise Unavailable(
                 f"the registry holds its most instances, {self._max_instances}; raise PILLION_MAX_INSTANCES", code="registry_full"
             )
         self._generation += 1
         record = Record(instance_id, self._generation, registrant, now_s, registration, trusted)
         # A healthy instance that registers again stays offered: it is only checked anew.
-        healthy = any(instance.state is State.UP and instance.record.url == record.url for instance in earlier)
+        same = [instance for instance in earlier if (instance.name, instance.record.url) == (record.name, record.url)]
+        healthy = any(instance.state is State.UP for instance in same)
+        retained = not healthy and any(instance.retained for instance in same)
         replaced = tuple(instance.record.instance_id for instance in earlier if instance.record.instance_id != instance_id)
-        return Decision(record, replaced, State.UP if healthy else State.STARTING)
+        return Decision(record, replaced, State.UP if healthy else State.STARTING, retained, not earlier)
 
     def accept(self, decision: Decision, now_s: float) -> list[Transition]:
         """Carry a decision out, once it is stored."""
         changes = [change for instance_id in decision.replaced if (change := self.remove(instance_id, "replaced by a new registration"))]
         before = self._instances.get(decision.record.instance_id)
+        if before is not None and before.name != decision.record.name:
+            changes += [change for change in [self.remove(decision.record.instance_id, "registered under another name")] if change]
+            before = None
         if before is not None:
             self._unlink(before)
-        instance = Instance(decision.record, decision.state, now_s)
+        instance = Instance(decision.record, decision.state, now_s, retained=decision.retained)
         self._link(instance)
         changes.append(self._changed(instance, before.state if before else None, decision.state, "registered"))
         return changes
 
-    def remove(self, instance_id: str, reason: str) -> Transition | None:
-        """Take an instance out; None if it is not there."""
-        instance = self._instances.get(instance_id)
+    def remove(self, instance_id: str, reason: str, generation: int | None = None) -> Transition | None:
+        """Take an instance out; None if it is not there (with that generation)."""
+        instance = self.get(instance_id, generation)
         if instance is None:
             return None
         self._unlink(instance)

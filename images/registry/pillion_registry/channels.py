@@ -26,8 +26,13 @@ class Channels:
         self._on_closed = on_closed
         self._open: defaultdict[str, dict[tuple[object, ...], Channel]] = defaultdict(dict)
 
+    def open(self, record: Record, url: str) -> tuple[Channel, str]:
+        """Return a channel of the caller's own, to be closed by it, and the target for its request line."""
+        parts = parse_url(url, "URL")
+        return Channel(parts, allow=lambda address: self._rule.allows(address, record.registrant)), parts.target
+
     def get(self, record: Record, url: str) -> tuple[Channel, str]:
-        """Return the channel for a URL of an instance, and the target for its request line."""
+        """Return the channel that a URL of an instance shares with its other URLs, and the target for its request line."""
         parts = parse_url(url, "URL")
         key = (record.generation, parts.origin)
         channel = self._open[record.instance_id].get(key)

@@ -128,20 +128,21 @@ class Notifier:
         return dependent.plan(self._catalog.providers, self._catalog.revision, self._epoch)
 
     async def _send(self, dependent: Dependent, record: Record, delivery: Delivery) -> bool:
-        channel, target = self._channels.get(record, record.registration.service_update_url or "")
+        url = record.registration.service_update_url or ""
+        # A classic dependent cannot tell a repeat from news, and may take its time: a connection for this one patch leaves no doubt whether
+        # it was reached, and its heartbeats do not wait behind it.
+        channel, target = self._channels.open(record, url) if dependent.classic else self._channels.get(record, url)
+        headers = self._trusting if record.trusted else self._plain
         try:
-            # A classic dependent cannot tell a repeat from news: a fresh connection leaves no doubt whether it was reached.
             answer = await channel.request(
-                "POST",
-                target,
-                body=self._encode(dependent, delivery),
-                headers=self._trusting if record.trusted else self._plain,
-                timeout_s=self._timeout_s,
-                fresh=dependent.classic,
+                "POST", target, body=self._encode(dependent, delivery), headers=headers, timeout_s=self._timeout_s
             )
         except PeerError as exc:
             _log.debug("patch_failed", f"patch to {dependent.instance_id} failed: {exc.message}", instance=dependent.instance_id)
             return False
+        finally:
+            if dependent.classic:
+                channel.close()
         if self._dependents.get(dependent.instance_id) is not dependent:
             return True  # registered anew or gone meanwhile: what this patch did is of no more concern
         if answer.status == 409 and not dependent.classic and not delivery.patch.full:

@@ -41,7 +41,7 @@ class Finding(NamedTuple):
     reason: str
 
 
-OnFinding = Callable[[Record, Finding], None]
+OnFinding = Callable[[Record, Finding], bool]
 
 
 class Prober:
@@ -50,7 +50,7 @@ class Prober:
     Args:
         channels: the connections to use.
         tasks: owns the checks.
-        on_finding: told of each check's end.
+        on_finding: told of each check's end; returns whether to ask again soon.
         interval_s, timeout_s: between checks, and for one.
     """
 
@@ -128,12 +128,12 @@ class Prober:
         if current is not record:
             self._schedule(record.instance_id, time.monotonic())  # registered anew meanwhile: that is the one to check
             return
-        if finding.verdict is Verdict.MISSED:
-            if self._lag.late_within(time.monotonic() - started + self._timeout_s):
-                self._schedule(record.instance_id, time.monotonic() + RETRY_S)  # we were late ourselves: ask again, blame nobody
-                return
+        if finding.verdict is Verdict.MISSED and self._lag.late_within(time.monotonic() - started + self._timeout_s):
+            again = True  # we were late ourselves: blame nobody
+        else:
+            again = self._on_finding(record, finding)
+        if again and record.instance_id in self._due:
             self._schedule(record.instance_id, min(self._due[record.instance_id], time.monotonic() + RETRY_S))
-        self._on_finding(record, finding)
 
     async def _ask(self, record: Record) -> Finding:
         for last in (False, True):

@@ -57,6 +57,7 @@ class Registry:
             timeout_s=settings.heartbeat_timeout,
         )
         self._lanes: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._coming = 0  # new instances that are being stored
         self._store_fault: str | None = None
         self.epoch = ""
 
@@ -116,9 +117,15 @@ class Registry:
         instance_id = registration.instance_id or derive_id(registration.service_name, registration.service_url)
         async with self._lane(instance_id, registration.service_url):
             now = self._clock()
-            decision = self._catalog.decide(registration, registrant, now, trusted)
-            await self._keep(Put(decision.record, decision.state, now, decision.replaced, self._catalog.revision + 1))
+            decision = self._catalog.decide(registration, registrant, now, trusted, self._coming)
+            kept_state = State.UP if decision.retained else decision.state  # so that another restart retains it as well
+            self._coming += decision.new
+            try:
+                await self._keep(Put(decision.record, kept_state, now, decision.replaced, self._catalog.revision + 1))
+            finally:
+                self._coming -= decision.new
             transitions = self._catalog.accept(decision, now)
+            self._let_go(*decision.replaced)
             self._channels.drop(instance_id)
             self._prober.watch(decision.record)
             self._notifier.watch(decision.record)
@@ -231,18 +238,27 @@ class Registry:
             pass  # logged
 
     async def _drop(self, instances: Iterable[Instance], reason: str) -> None:
-        ids = [instance.record.instance_id for instance in instances]
-        await self._keep(*(Remove(instance_id, self._catalog.revision + 1) for instance_id in ids))
-        for instance_id in ids:
+        records = [instance.record for instance in instances]
+        await self._keep(*(Remove(record.instance_id, record.generation, self._catalog.revision + 1) for record in records))
+        changes = []
+        for record in records:
+            # Meanwhile it may have registered from another address: then it stays.
+            if change := self._catalog.remove(record.instance_id, reason, record.generation):
+                changes.append(change)
+                self._let_go(record.instance_id)
+        self._publish(changes)
+
+    def _let_go(self, *instance_ids: str) -> None:
+        for instance_id in instance_ids:
             self._channels.drop(instance_id)
             self._prober.forget(instance_id)
             self._notifier.forget(instance_id)
-        self._publish([change for instance_id in ids if (change := self._catalog.remove(instance_id, reason))])
 
-    def _checked(self, record: Record, finding: Finding) -> None:
+    def _checked(self, record: Record, finding: Finding) -> bool:
+        """Take a check's outcome in; return whether a doubt is left that a check before its time would settle."""
         instance = self._catalog.get(record.instance_id, record.generation)
         if instance is None:
-            return
+            return False
         if finding.verdict is Verdict.PASSED:
             if instance.misses or instance.state is not State.UP:
                 self._notifier.kick(record.instance_id)
@@ -251,6 +267,8 @@ class Registry:
             self._move(self._catalog.failed(instance, finding.reason, self._clock()))
         else:
             self._move(self._catalog.missed(instance, finding.reason, self._settings.heartbeat_misses, self._clock()))
+            return instance.state is State.UP or instance.retained
+        return False
 
     def _move(self, transition: Transition | None) -> None:
         if transition is not None:

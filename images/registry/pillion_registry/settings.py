@@ -10,10 +10,10 @@ from pillion_common.config import (
     option,
     parse_address,
     parse_count,
-    parse_duration,
     parse_level,
     parse_networks,
     parse_text,
+    parse_time,
 )
 from pillion_common.trust import EVERYWHERE, LOOPBACK, PRIVATE, within
 
@@ -36,12 +36,12 @@ class Settings:
         parse_networks,
         "networks in which heartbeat and update URLs may lie besides the registrant's own address; default: the private ones",
     )
-    heartbeat_interval: float = option("3s", parse_duration, "time between two checks of an instance")
-    heartbeat_timeout: float = option("2s", parse_duration, "time an instance has to answer a check or a patch")
+    heartbeat_interval: float = option("3s", parse_time, "time between two checks of an instance")
+    heartbeat_timeout: float = option("2s", parse_time, "time an instance has to answer a check or a patch")
     heartbeat_misses: int = option(
         "2", parse_count(1, 10), "time-outs in a row that make an instance down; a refused connection does at once"
     )
-    forget_after: float = option("1h", parse_duration, "time after which an instance that stays down is forgotten")
+    forget_after: float = option("1h", parse_time, "time after which an instance that stays down is forgotten")
     max_instances: int = option("20000", parse_count(1, 1_000_000), "most instances the registry takes in")
     log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
 

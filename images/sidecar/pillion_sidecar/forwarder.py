@@ -40,20 +40,28 @@ class Forwarder:
         self._service = service
         self._headers = (token.header,) if token else ()
         self._something = asyncio.Event()
+        self._somebody = asyncio.Event()
         self._channel: tuple[str, Channel] | None = None
         self._classic: set[str] = set()
         self._failing = False
 
     def nudge(self) -> None:
-        """Say that there may be something to send, or somebody to send it to."""
+        """Say that there is something to send."""
         self._something.set()
+
+    def try_now(self) -> None:
+        """Say that somebody else may be there to send to: a pause after a failure ends."""
+        self._somebody.set()
 
     async def run(self) -> None:
         """Forward what comes."""
+        if not self._service:
+            await asyncio.Event().wait()
         backoff = Backoff(BACKOFF_BASE_S, BACKOFF_CAP_S)
         while True:
             self._something.clear()
-            fault = await self._forward() if self._spool.waiting and self._service else ""
+            self._somebody.clear()
+            fault = await self._forward() if self._spool.waiting else ""
             self._tell_turn(fault)
             if fault:
                 await self._pause(backoff.next_delay())
@@ -67,7 +75,7 @@ class Forwarder:
         """Send what is left, for at most timeout_s; the rest stays on disk for the next start."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self._spool.waiting and self._service and not await self._forward():
+                while self._service and self._spool.waiting and not await self._forward():
                     pass
         except TimeoutError:
             pass
@@ -90,7 +98,7 @@ class Forwarder:
     async def _pause(self, delay_s: float) -> None:
         try:
             async with asyncio.timeout(delay_s):
-                await self._something.wait()
+                await self._somebody.wait()
         except TimeoutError:
             pass
 
@@ -102,6 +110,8 @@ class Forwarder:
             return exc.message
         channel = self._channel_to(url)
         batch = self._spool.peek(BATCH_LINES, BATCH_BYTES)
+        if not batch:
+            return ""
         try:
             if url not in self._classic:
                 answer = await self._send(channel, url, "/logs", b"".join(line for _, line in batch), "application/x-ndjson")

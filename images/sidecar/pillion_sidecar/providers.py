@@ -25,8 +25,16 @@ class ProviderTable:
         self._rand = rand
         self._providers: dict[str, dict[str, ProviderEntry]] = {name: {} for name in required}
         self._choices: dict[str, tuple[ProviderEntry, ...]] = dict.fromkeys(required, ())
+        self._afresh = False
         self.revision: int | None = None
         self.epoch: str | None = None
+
+    def expect_afresh(self) -> None:
+        """Let the next patch without a revision replace the table.
+
+        A classic registry that has forgotten us will never say Removed of what it forgot too; when we register again it sends all there is.
+        """
+        self._afresh = True
 
     def apply(self, patch: Patch) -> list[str]:
         """Take a patch in.
@@ -50,7 +58,8 @@ class ProviderTable:
                     f"this sidecar is at {self.revision} of {self.epoch}; send a full one",
                     code="gap",
                 )
-            changed = self._change(patch)
+            changed = self._begin_afresh() if patch.revision is None and self._afresh else []
+            changed = list(dict.fromkeys(changed + self._change(patch)))
         if patch.revision is not None:
             self.revision, self.epoch = patch.revision, patch.epoch
         for name in changed:
@@ -96,6 +105,12 @@ class ProviderTable:
         changed = [name for name, entries in truth.items() if entries != self._providers[name]]
         self._providers.update(truth)
         return changed
+
+    def _begin_afresh(self) -> list[str]:
+        self._afresh = False
+        known = [name for name, entries in self._providers.items() if entries]
+        self._providers = {name: {} for name in self._providers}
+        return known
 
     def _change(self, patch: Patch) -> list[str]:
         changed: dict[str, None] = {}

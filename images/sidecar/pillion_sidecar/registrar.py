@@ -17,7 +17,7 @@ from pillion_common.errors import PeerError
 from pillion_common.http.client import Answer, Channel
 from pillion_common.logs import EventLog
 from pillion_common.models import Registered, Registration, State, StateReport, encode
-from pillion_common.names import Url, derive_id
+from pillion_common.names import Url, address_of, derive_id
 from pillion_common.trust import Token
 from pillion_sidecar.settings import Settings
 
@@ -31,9 +31,21 @@ CLASSIC_INTERVAL_S = 30.0
 
 
 class Registrar:
-    """Owns this sidecar's place in the registry."""
+    """Owns this sidecar's place in the registry.
 
-    def __init__(self, settings: Settings, token: Token | None, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        clock: monotonic seconds.
+        on_forgotten: called before it registers again with a classic registry, which will then send all providers there are.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        token: Token | None,
+        clock: Callable[[], float] = time.monotonic,
+        on_forgotten: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_forgotten = on_forgotten
         self._settings = settings
         self._peer_port = settings.listen.port
         self._clock = clock
@@ -121,6 +133,7 @@ class Registrar:
             await asyncio.sleep(left)
         _log.info("registry_silent", f"the registry was silent for {self.silent_s:.0f} s: registering again")
         if self._classic:
+            self._on_forgotten()
             await self.deregister(TIMEOUT_S)  # it appends what it has already; so it must not have it
         self.registered = False
 
@@ -160,7 +173,7 @@ class Registrar:
 
     async def _describe(self, registry: Url) -> Registration:
         settings = self._settings
-        host = settings.advertise or await route_source(registry)
+        host = settings.advertise or await route_source(registry, _family(settings.listen.host))
         shown = f"[{host}]" if ":" in host else host
         peer = f"http://{shown}:{self._peer_port}"
         return Registration(
@@ -177,8 +190,11 @@ class Registrar:
         )
 
 
-async def route_source(peer: Url) -> str:
+async def route_source(peer: Url, family: socket.AddressFamily = socket.AF_INET) -> str:
     """Return the address of ours from which a peer would be reached: the one under which it reaches us.
+
+    Args:
+        family: the kind of address to prefer: the one on which we listen.
 
     Raises:
         PeerError: its name does not resolve, or there is no route.
@@ -186,12 +202,19 @@ async def route_source(peer: Url) -> str:
     loop = asyncio.get_running_loop()
     try:
         infos = await asyncio.wait_for(loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_DGRAM), TIMEOUT_S)
-        family, kind, _, _, address = infos[0]
-        with socket.socket(family, kind) as probe:
+        found, kind, _, _, address = min(infos, key=lambda info: info[0] != family)
+        with socket.socket(found, kind) as probe:
             probe.connect(address)  # of a datagram socket: sends nothing, asks only the routing table
             return str(probe.getsockname()[0])
-    except (OSError, TimeoutError) as exc:
-        raise PeerError(f"{peer.host} cannot be reached: {exc or 'its name did not resolve in time'}") from exc
+    except TimeoutError as exc:
+        raise PeerError(f"{peer.host} cannot be reached: its name did not resolve in time") from exc
+    except OSError as exc:
+        raise PeerError(f"{peer.host} cannot be reached: {exc}") from exc
+
+
+def _family(host: str) -> socket.AddressFamily:
+    address = address_of(host)
+    return socket.AF_INET6 if address is not None and address.version == 6 else socket.AF_INET
 
 
 def _text(answer: Answer) -> str:

@@ -71,12 +71,21 @@ def main(argv: list[str]) -> int:
     at = argv.index("--") if "--" in argv else len(argv)
     options, command = argv[:at], argv[at + 1 :]
     try:
-        settings = config.load(Settings, PROGRAM, options, with_fallbacks(os.environ), DESCRIPTION)
-        if not command:
-            raise ConfigError(["no command; write it after `--`: pillion run --name X --port N -- CMD…"])
+        settings = _load(options, command)
         token = Token.load(settings.token_file)
         logs.set_up(PROGRAM, settings.log_level)
         spool = open_spool(settings)
     except ConfigError as exc:
         return lifecycle.refuse(PROGRAM, exc)
     return lifecycle.run(PROGRAM, lambda life: CommandWithSidecar(life, settings, token, spool, command))
+
+
+def _load(options: list[str], command: list[str]) -> Settings:
+    faults = [] if command else ["no command; write it after `--`: pillion run --name X --port N -- CMD…"]
+    try:
+        settings = config.load(Settings, PROGRAM, options, with_fallbacks(os.environ), DESCRIPTION)
+    except ConfigError as exc:
+        raise ConfigError(exc.faults + faults) from exc
+    if faults:
+        raise ConfigError(faults)
+    return settings

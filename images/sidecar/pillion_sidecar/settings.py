@@ -11,11 +11,11 @@ from pillion_common.config import (
     option,
     parse_address,
     parse_count,
-    parse_duration,
     parse_level,
     parse_names,
     parse_size,
     parse_text,
+    parse_time,
 )
 from pillion_common.errors import InvalidInput
 from pillion_common.names import Url, check_name, is_host, parse_url
@@ -34,7 +34,7 @@ class Check(NamedTuple):
 def _parse_check(text: str) -> Check:
     if text in ("tcp", "none"):
         return Check(text)
-    if text.startswith("http:/") and parse_url(f"http://app{text[5:]}", "check"):
+    if text.startswith("http:/") and not text.startswith("http://") and parse_url(f"http://app{text[5:]}", "check"):
         return Check("http", text[5:])
     raise ValueError("is not a check; use tcp, none, or http:/path")
 
@@ -79,8 +79,8 @@ class Settings:
     )
     requires: dict[str, int] = option("", _parse_requires, "services the app requires, comma-separated; Db:2 means two of it")
     check: Check = option("tcp", _parse_check, "how to tell whether the app is well: tcp, http:/path or none")
-    check_interval: float = option("1s", parse_duration, "time between two checks of the app; its closing a connection is seen at once")
-    check_timeout: float = option("1s", parse_duration, "time the app has to answer a check")
+    check_interval: float = option("1s", parse_time, "time between two checks of the app; its closing a connection is seen at once")
+    check_timeout: float = option("1s", parse_time, "time the app has to answer a check")
     listen: Address = option("0.0.0.0:7070", parse_address, "HOST:PORT for the registry's heartbeats and patches")
     local: Address = option("127.0.0.1:7071", parse_address, "HOST:PORT for the app itself")
     advertise: str = option("", _parse_host, "host under which others reach the app; default: our address on the route to the registry")
@@ -106,6 +106,6 @@ class Settings:
 def with_fallbacks(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with the names others have given to what Pillion calls otherwise."""
     given = dict(environ)
-    if "PILLION_NAME" not in given and given.get("OTEL_SERVICE_NAME"):
+    if not given.get("PILLION_NAME") and given.get("OTEL_SERVICE_NAME"):
         given["PILLION_NAME"] = given["OTEL_SERVICE_NAME"]
     return given

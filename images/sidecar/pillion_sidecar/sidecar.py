@@ -34,7 +34,7 @@ class Sidecar:
         self._spool = spool
         self._local_hosts: frozenset[bytes] = frozenset()
         self._table = ProviderTable({**dict.fromkeys(settings.all_required, 0), **settings.requires})
-        self._registrar = Registrar(settings, token)
+        self._registrar = Registrar(settings, token, on_forgotten=self._table.expect_afresh)
         self._check = AppCheck(
             settings.check,
             settings.host,
@@ -94,7 +94,7 @@ class Sidecar:
             urls = [entry.url for entry in self._table.all(name)]
             _log.info("providers", f"{name}: {', '.join(urls) or 'none'}", service=name, urls=urls)
         if self._settings.log_to in names:
-            self._forwarder.nudge()
+            self._forwarder.try_now()
 
     async def _watch_namespace(self) -> None:
         await self._namespace.until_replaced()

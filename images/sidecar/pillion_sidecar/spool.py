@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 from collections import deque
 from collections.abc import Mapping
@@ -18,12 +19,16 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from pillion_common.errors import ConfigError, StorageFull, Unavailable
+from pillion_common.errors import ConfigError, StorageFull, TooLarge, Unavailable
 from pillion_common.logs import EventLog
 
 _log = EventLog("spool")
 
 SEGMENT_BYTES = 1024 * 1024
+MAX_LINE_BYTES = 64 * 1024  # what the log service takes
+
+_SEGMENT = re.compile(r"(\d{20})\.ndjson")
+_SOURCE = re.compile(r"[0-9a-f]{16}")
 
 
 class Segment(NamedTuple):
@@ -32,6 +37,11 @@ class Segment(NamedTuple):
     first: int
     lines: int
     size: int
+
+    @property
+    def last(self) -> int:
+        """Return the Seq of its last line; below `first` if it is empty."""
+        return self.first + self.lines - 1
 
 
 class Spool:
@@ -51,12 +61,12 @@ class Spool:
         self._segment_bytes = min(segment_bytes, max(max_bytes // 4, 1))
         self._segments: deque[Segment] = deque()
         self._file: FileIO | None = None  # the last segment, open for appending
+        self._untold = 0  # lines dropped that no entry tells of yet
         self._next_seq = 1
         self.dropped = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = _lock(folder / "lock")
             self.source = self._read_source()
             self.acked = self._read_acked()
             self._recover()
@@ -68,11 +78,11 @@ class Spool:
     @property
     def waiting(self) -> int:
         """Return how many lines are not acknowledged."""
-        return self._next_seq - 1 - self.acked
+        return sum(max(0, segment.last - max(self.acked, segment.first - 1)) for segment in self._segments)
 
     @property
     def size(self) -> int:
-        """Return the size of all files."""
+        """Return the size of all files in bytes."""
         return sum(segment.size for segment in self._segments)
 
     def append(self, entry: Mapping[str, object]) -> int:
@@ -82,38 +92,43 @@ class Spool:
             Its Seq.
 
         Raises:
-            StorageFull, Unavailable: the disk does not take it; nothing was kept.
+            TooLarge: no log service would take it. StorageFull, Unavailable: the disk does not take it. Nothing was kept.
         """
-        seq = self._write(entry)
+        line = self._encode(entry)
+        if len(line) > MAX_LINE_BYTES:
+            raise TooLarge(f"the line is {len(line)} bytes as JSON, over {MAX_LINE_BYTES}; send it in pieces")
+        try:
+            seq = self._write(line)
+        except OSError as exc:
+            what = f"the log line was not kept: {exc.strerror}; the sidecar's disk ({self._folder})"
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(f"{what} is full", retry_after_s=5) from exc
+            raise Unavailable(f"{what} failed", code="spool_failed", retry_after_s=5) from exc
         if self.size > self._max_bytes and len(self._segments) > 1:
             self._drop_oldest()
+        if self._untold:
+            self._tell_dropped(entry)
         return seq
 
     def peek(self, max_lines: int, max_bytes: int) -> list[tuple[int, bytes]]:
         """Return the oldest lines that are not acknowledged, as (Seq, JSON line), at least one if there is any."""
-        while self._segments and self._segments[0].first + self._segments[0].lines - 1 <= self.acked and len(self._segments) > 1:
-            self._unlink(self._segments.popleft())
+        while len(self._segments) > 1 and self._segments[0].last <= self.acked:
+            self._path(self._segments.popleft().first).unlink(missing_ok=True)
         found: list[tuple[int, bytes]] = []
         size = 0
-        for segment in self._segments:
-            with self._path(segment.first).open("rb") as file:
-                for offset, line in enumerate(file):
-                    seq = segment.first + offset
-                    if seq <= self.acked:
-                        continue
-                    size += len(line)
-                    if found and (len(found) >= max_lines or size > max_bytes):
-                        return found
-                    found.append((seq, line))
+        for segment in list(self._segments):
+            for seq, line in self._lines(segment):
+                size += len(line)
+                if found and (len(found) >= max_lines or size > max_bytes):
+                    return found
+                found.append((seq, line))
         return found
 
     def ack(self, seq: int) -> None:
         """Note that the log service has stored everything up to seq."""
         self.acked = max(self.acked, seq)
-        draft = self._folder / "acked.new"
         try:
-            draft.write_text(str(self.acked))
-            draft.replace(self._folder / "acked")
+            _replace(self._folder / "acked", str(self.acked))
         except OSError as exc:
             # Only costs a repeat after a restart, which the log service recognises.
             _log.warn_seldom("spool_ack_failed", f"the spool's mark was not written: {exc}")
@@ -124,43 +139,70 @@ class Spool:
             self._file.close()
         self._lock.close()
 
-    def _write(self, entry: Mapping[str, object]) -> int:
+    def _encode(self, entry: Mapping[str, object]) -> bytes:
+        return json.dumps({**entry, "Source": self.source, "Seq": self._next_seq}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+    def _write(self, line: bytes) -> int:
         seq = self._next_seq
-        line = json.dumps({**entry, "Source": self.source, "Seq": seq}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        try:
-            if self._segments[-1].size >= self._segment_bytes:
-                self._open_segment(seq)
-            assert self._file is not None
-            _write_whole(self._file.fileno(), line, self._segments[-1].size)
-        except OSError as exc:
-            what = f"the log line was not kept: {exc.strerror}; the sidecar's disk ({self._folder})"
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull(f"{what} is full", retry_after_s=5) from exc
-            raise Unavailable(f"{what} failed", code="spool_failed", retry_after_s=5) from exc
+        if self._file is None or self._segments[-1].size >= self._segment_bytes:
+            self._open_segment(seq)
+        assert self._file is not None
         last = self._segments[-1]
+        _write_whole(self._file.fileno(), line, last.size)
         self._segments[-1] = last._replace(lines=last.lines + 1, size=last.size + len(line))
         self._next_seq = seq + 1
         return seq
 
+    def _lines(self, segment: Segment) -> list[tuple[int, bytes]]:
+        """Return a segment's lines that are not acknowledged; none if somebody took the file away."""
+        try:
+            with self._path(segment.first).open("rb") as file:
+                return [(seq, line) for seq, line in enumerate(file, segment.first) if self.acked < seq <= segment.last]
+        except OSError as exc:
+            self._lose(segment, exc)
+            return []
+
+    def _lose(self, segment: Segment, exc: OSError) -> None:
+        lost = max(0, segment.last - max(self.acked, segment.first - 1))
+        _log.error("spool_damaged", f"{lost} log lines are lost: {self._path(segment.first)}: {exc.strerror}", lines=lost)
+        if segment == self._segments[-1] and self._file is not None:
+            self._file.close()
+            self._file = None
+        self._segments.remove(segment)
+        self.dropped += lost
+        self._untold += lost
+
     def _drop_oldest(self) -> None:
-        oldest = self._segments.popleft()
-        last = oldest.first + oldest.lines - 1
-        lost = max(0, last - max(self.acked, oldest.first - 1))
-        self._unlink(oldest)
-        self.ack(last)
+        oldest = self._segments[0]
+        # An entry about an earlier drop that goes now leaves its count to the next one.
+        lost = sum(_lines_meant(line) for _, line in self._lines(oldest))
+        if oldest in self._segments:
+            self._segments.remove(oldest)
+            self._path(oldest.first).unlink(missing_ok=True)
+        self.ack(oldest.last)
+        self.dropped += lost
+        self._untold += lost
         if lost:
-            self.dropped += lost
             _log.warn_seldom("spool_full", f"the spool is full: its oldest {lost} lines were dropped; is a LogService there?", lines=lost)
-            self._write({"Level": "warning", "Message": f"{lost} lines were dropped here: the sidecar's spool was full", "Dropped": lost})
+
+    def _tell_dropped(self, entry: Mapping[str, object]) -> None:
+        message = f"{self._untold} lines were dropped here: the sidecar's spool was full"
+        about = {key: entry[key] for key in ("Time", "Service", "Instance") if key in entry}
+        try:
+            self._write(self._encode({**about, "Level": "warning", "Message": message, "Dropped": self._untold}))
+        except OSError:
+            return  # told with the next line that can be written
+        self._untold = 0
 
     def _recover(self) -> None:
-        for path in sorted(self._folder.glob("*.ndjson")):
-            whole, lines = _cut_torn_tail(path)
-            self._segments.append(Segment(int(path.stem), lines, whole))
-        last = self._segments[-1] if self._segments else Segment(self.acked + 1, 0, 0)
-        self._next_seq = max(last.first + last.lines, self.acked + 1)
-        if self._segments and self._segments[-1].first + self._segments[-1].lines == self._next_seq:
-            self._file = self._path(self._segments[-1].first).open("ab", buffering=0)
+        for path in sorted(self._folder.iterdir()):
+            if match := _SEGMENT.fullmatch(path.name):
+                size, lines = _cut_torn_tail(path)
+                self._segments.append(Segment(int(match[1]), lines, size))
+        last = self._segments[-1] if self._segments else None
+        self._next_seq = max(self.acked, last.last if last else 0) + 1
+        if last is not None and last.last + 1 == self._next_seq:
+            self._file = self._path(last.first).open("ab", buffering=0)
         else:
             self._open_segment(self._next_seq)
 
@@ -174,13 +216,10 @@ class Spool:
     def _path(self, first: int) -> Path:
         return self._folder / f"{first:020d}.ndjson"
 
-    def _unlink(self, segment: Segment) -> None:
-        self._path(segment.first).unlink(missing_ok=True)
-
     def _read_source(self) -> str:
         path = self._folder / "source"
-        if not path.exists():
-            path.write_text(secrets.token_hex(8))
+        if not (path.exists() and _SOURCE.fullmatch(path.read_text().strip())):
+            _replace(path, secrets.token_hex(8))
         return path.read_text().strip()
 
     def _read_acked(self) -> int:
@@ -188,6 +227,27 @@ class Spool:
             return int((self._folder / "acked").read_text())
         except (FileNotFoundError, ValueError):
             return 0
+
+
+def _lock(path: Path) -> FileIO:
+    file = path.open("wb", buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.new")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _lines_meant(line: bytes) -> int:
+    """Return how many of the app's lines a line stands for: itself, or those it tells were dropped."""
+    return int(json.loads(line)["Dropped"]) if b'"Dropped": ' in line else 1
 
 
 def _write_whole(descriptor: int, line: bytes, size: int) -> None:

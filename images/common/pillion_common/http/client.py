@@ -18,6 +18,7 @@ from pillion_common.errors import PeerBroken, PeerClosed, PeerError, PeerRefused
 from pillion_common.names import Url, address_of
 
 MAX_ANSWER_BYTES = 10 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 
 AddressRule = Callable[[str], bool]
 
@@ -33,7 +34,7 @@ class Answer(NamedTuple):
 class _Wire(asyncio.Protocol):
     """One TCP connection; at most one request is under way."""
 
-    def __init__(self, max_answer: int, on_lost: Callable[[_Wire], None]) -> None:
+    def __init__(self, max_answer: int, on_lost: Callable[[_Wire, bool], None]) -> None:
         self._max_answer = max_answer
         self._on_lost = on_lost
         self._pending: asyncio.Future[Answer] | None = None
@@ -44,6 +45,8 @@ class _Wire(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._body = bytearray()
+        self._head_bytes = 0
+        self._head_done = False
         self._pending = asyncio.get_running_loop().create_future()
         self.transport.write(data)
         return self._pending
@@ -60,8 +63,13 @@ class _Wire(asyncio.Protocol):
         if self._pending is None:
             self.abort()  # an answer nobody asked for: this connection cannot be trusted any more
             return
+        if not self._head_done:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if not self._head_done and self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(PeerBroken(f"the answer's head is over {MAX_HEAD_BYTES} bytes"))
+                self.abort()
         except httptools.HttpParserError as exc:
             self._fail(PeerBroken(f"the answer is not valid HTTP: {exc}"))
             self.abort()
@@ -70,17 +78,22 @@ class _Wire(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # An answer that said "close", or an end of our own making, is no sign of death.
+        surprising = self.open and self._pending is None
         self.open = False
-        if self._pending is not None and self._headers and b"content-length" not in dict(self._headers):
+        if self._pending is not None and self._head_done and not {b"content-length", b"transfer-encoding"} & dict(self._headers).keys():
             self._complete()  # a body that ends with its connection
         self._fail(PeerClosed("the connection was closed before the answer was whole"))
-        self._on_lost(self)
+        self._on_lost(self, surprising)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
         if len(self._headers) > 100:
             self._fail(PeerBroken("the answer has over 100 headers"))
             self.abort()
+
+    def on_headers_complete(self) -> None:
+        self._head_done = self._parser.get_status_code() >= 200
 
     def on_body(self, piece: bytes) -> None:
         self._body += piece
@@ -130,10 +143,9 @@ class Channel:
         self._max_answer = max_answer
         self._wire: _Wire | None = None
         self._turn = asyncio.Lock()
+        self._closed = False
 
-    async def request(
-        self, method: str, target: str, *, body: bytes = b"", headers: tuple[str, ...] = (), timeout_s: float, fresh: bool = False
-    ) -> Answer:
+    async def request(self, method: str, target: str, *, body: bytes = b"", headers: tuple[str, ...] = (), timeout_s: float) -> Answer:
         """Send one request and return its answer.
 
         Args:
@@ -141,7 +153,6 @@ class Channel:
             body: sent with its Content-Length.
             headers: more header lines, without line ends.
             timeout_s: bound on all of it: waiting for the connection's turn, resolving, connecting, sending, and the answer.
-            fresh: use a new connection, so that a failure cannot stem from one that died while idle.
 
         Raises:
             PeerRefused, PeerTimedOut, PeerClosed, PeerUnreachable, PeerBroken.
@@ -152,40 +163,42 @@ class Channel:
         data = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
         try:
             async with asyncio.timeout(timeout_s), self._turn:
-                return await self._exchange(data, fresh, retry=method in ("GET", "HEAD"))
+                return await self._exchange(data, retry=method in ("GET", "HEAD"))
         except TimeoutError as exc:
             raise PeerTimedOut(f"{self._url.authority} did not answer within {timeout_s:g} s") from exc
 
     def close(self) -> None:
-        """Close the connection; a request under way fails with PeerClosed."""
-        self._on_closed = None
+        """Close the connection for good; a request under way fails with PeerClosed."""
+        self._closed = True
         if self._wire is not None:
             self._wire.abort()
 
-    async def _exchange(self, data: bytes, fresh: bool, retry: bool) -> Answer:
-        reused = self._wire is not None and self._wire.open and not fresh
-        wire = self._wire if reused and self._wire is not None else await self._connect()
+    async def _exchange(self, data: bytes, retry: bool) -> Answer:
+        reused = self._wire is not None and self._wire.open
         try:
-            return await wire.send(data)
+            return await _converse(self._wire if reused and self._wire else await self._connect(), data)
         except PeerClosed:
             if not (reused and retry):
                 raise
-            wire = await self._connect()  # the peer let an idle connection go just as it was used
-            return await wire.send(data)
-        except asyncio.CancelledError:
-            wire.abort()  # its answer may still come: nobody may mistake it for the next one's
-            raise
+        # The peer let an idle connection go just as it was used.
+        return await _converse(await self._connect(), data)
 
     async def _connect(self) -> _Wire:
         if self._wire is not None:
             self._wire.abort()
             self._wire = None
+        if self._closed:
+            raise PeerClosed(f"the connection to {self._url.authority} was given up here")
         addresses = await self._resolve()
         error: PeerError = PeerUnreachable(f"{self._url.host} has no address")
         for address in addresses:
             try:
-                self._wire = await self._open(address)
-                return self._wire
+                wire = await self._open(address)
+                if self._closed:
+                    wire.abort()
+                    raise PeerClosed(f"the connection to {self._url.authority} was given up here")
+                self._wire = wire
+                return wire
             except OSError as exc:
                 error = _translate(exc, self._url)
         raise error
@@ -220,11 +233,19 @@ class Channel:
             raise PeerUnreachable(f"{host} ({', '.join(found)}) is not an address this program may call; see PILLION_TARGETS")
         return allowed
 
-    def _lost(self, wire: _Wire) -> None:
+    def _lost(self, wire: _Wire, surprising: bool) -> None:
         if wire is self._wire:
             self._wire = None
-            if self._on_closed is not None:
+            if surprising and self._on_closed is not None and not self._closed:
                 self._on_closed()
+
+
+async def _converse(wire: _Wire, data: bytes) -> Answer:
+    try:
+        return await wire.send(data)
+    except asyncio.CancelledError:
+        wire.abort()  # its answer may still come: nobody may mistake it for the next one's
+        raise
 
 
 def _translate(exc: OSError, url: Url) -> PeerError:

@@ -10,7 +10,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import httptools
 
@@ -72,10 +73,12 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Request] = deque()
         self._request: Request | None = None
-        self._answering: asyncio.Task[None] | None = None
+        self._answering: asyncio.Future[Any] | None = None
+        self._last_words: PillionError | None = None  # a refusal that waits until the answers before it are out
         self._can_write = asyncio.Event()
         self._can_write.set()
         self._deadline = 0.0
+        self._unsent = 0
         self._closing = False
         self._ended = False
         self._read_paused = False
@@ -105,14 +108,17 @@ class Connection(asyncio.Protocol):
                 self._answering.cancel()
 
     def data_received(self, data: bytes) -> None:  # noqa: D102
-        if self._closing:
-            return  # lingering: what still comes is read and thrown away
+        if self._closing or self._last_words is not None:
+            return  # what still comes is read and thrown away
+        if self._raw_left:
+            self._take_raw(data)
+            return
         if not self._head_done:
             self._head_size += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._finish_request(upgrade=True)
+        except httptools.HttpParserUpgrade as exc:
+            self._decline_upgrade(data[exc.args[0] :])
         except httptools.HttpParserCallbackError as exc:
             cause = exc.__context__
             self._refuse(cause if isinstance(cause, PillionError) else InvalidInput("the request cannot be read", code="bad_request"))
@@ -133,8 +139,9 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:  # noqa: D102
         self._can_write.set()
-        self._deadline = 0.0
+        self._expect_next()
         self._resume_reading()
+        self._next()
 
     # From the parser.
 
@@ -161,8 +168,9 @@ class Connection(asyncio.Protocol):
         length = request.header(b"content-length")
         if length.isdigit() and int(length) > self._limits.body_bytes:
             raise self._body_too_large()
-        if version == "1.1" and not request.header(b"host"):
-            raise InvalidInput("the request has no Host header", code="bad_request")
+        hosts = sum(1 for name, _ in self._headers if name == b"host")
+        if hosts > 1 or (version == "1.1" and not request.header(b"host")):
+            raise InvalidInput(f"the request has {hosts or 'no'} Host headers; send one", code="bad_request")
         self._expect_within(self._limits.body_s)
         if request.header(b"expect").lower() == b"100-continue" and self._answering is None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -174,16 +182,38 @@ class Connection(asyncio.Protocol):
         self._body.append(piece)
 
     def on_message_complete(self) -> None:  # noqa: D102
-        self._finish_request(upgrade=False)
+        if not self._parser.should_upgrade():  # then feed_data is about to raise, and the body comes as it is
+            self._finish_request()
 
     # Answers.
 
-    def _finish_request(self, upgrade: bool) -> None:
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Serve a request that offers another protocol as the plain one it is; the parser leaves its body to us."""
+        request = self._request
+        if request is None:
+            return
+        if request.header(b"transfer-encoding"):
+            self._refuse(InvalidInput("an offer to upgrade cannot have a chunked body", code="bad_request"))
+            return
+        request.keep_alive = False
+        self._raw_left = int(request.header(b"content-length") or 0)
+        if self._raw_left:
+            self._take_raw(rest)
+        else:
+            self._finish_request()
+
+    def _take_raw(self, data: bytes) -> None:
+        piece = data[: self._raw_left]
+        self._body.append(piece)
+        self._raw_left -= len(piece)
+        if not self._raw_left:
+            self._finish_request()
+
+    def _finish_request(self) -> None:
         request, self._request = self._request, None
         if request is None:
             return
         request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request.keep_alive = request.keep_alive and not upgrade
         self._deadline = 0.0
         if self._answering is not None or self._waiting:
             self._waiting.append(request)
@@ -195,51 +225,55 @@ class Connection(asyncio.Protocol):
     def _serve(self, request: Request) -> None:
         streaming = self._server.streaming
         if streaming is not None:
-            self._answering = asyncio.ensure_future(self._stream(streaming, request))
+            self._answering = asyncio.ensure_future(streaming(request, self))
+            self._answering.add_done_callback(partial(self._streamed, request))
             return
         try:
             outcome = self._server.handler(request)
-        except PillionError as exc:
-            outcome = error_response(exc)
         except Exception as exc:  # the outermost guard: a fault of ours must not end the connection without a word
-            outcome = _fault(request, exc)
+            outcome = _explain(request, exc)
         if isinstance(outcome, Response):
             self._respond(request, outcome)
         else:
-            self._answering = asyncio.ensure_future(self._await(request, outcome))
+            self._answering = asyncio.ensure_future(outcome)
+            self._answering.add_done_callback(partial(self._answered, request))
 
-    async def _await(self, request: Request, outcome: Awaitable[Response]) -> None:
-        try:
-            response = await outcome
-        except PillionError as exc:
-            response = error_response(exc)
-        except Exception as exc:  # as in _serve
-            response = _fault(request, exc)
+    def _answered(self, request: Request, done: asyncio.Future[Response]) -> None:
         self._answering = None
-        self._respond(request, response)
-        await self._next()
+        if done.cancelled():
+            self._gave_up()
+            return
+        exc = done.exception()
+        self._respond(request, done.result() if exc is None else _explain(request, exc))
+        self._next()
 
-    async def _stream(self, streaming: StreamingHandler, request: Request) -> None:
-        try:
-            await streaming(request, self)
-        except Exception as exc:  # as in _serve; part of the answer may be out, so the connection cannot go on
-            _fault(request, exc)
-            self.transport.abort()
+    def _streamed(self, request: Request, done: asyncio.Future[None]) -> None:
+        self._answering = None
         self.on_close = None
-        self._answering = None
-        if not self._stays(request):
-            self._close()
+        if done.cancelled():
+            self._gave_up()
+        elif (exc := done.exception()) is not None:
+            _explain(request, exc)
+            self._gave_up()  # part of the answer may be out, so the connection cannot go on
+        elif self._stays(request):
+            self._expect_next()
+            self._next()
         else:
-            await self._next()
+            self._close()
 
-    async def _next(self) -> None:
-        while self._waiting and self._answering is None and not self._closing:
-            await self._can_write.wait()
+    def _gave_up(self) -> None:
+        if not self._closing:
+            self.transport.abort()
+
+    def _next(self) -> None:
+        """Go on with what waits, once the last answer is out and the client takes it."""
+        while self._waiting and self._answering is None and self._can_write.is_set() and not self._closing:
             self._serve(self._waiting.popleft())
-        if not self._waiting:
-            self._resume_reading()
-            if self._answering is None and not self._closing:
-                self._idle()
+        if not self._waiting and self._answering is None:
+            if self._last_words is not None:
+                self._refuse(self._last_words)
+            else:
+                self._resume_reading()
 
     def _respond(self, request: Request, response: Response) -> None:
         if self._closing:
@@ -250,7 +284,7 @@ class Connection(asyncio.Protocol):
             head = head[:-2] + b"Connection: keep-alive\r\n\r\n"
         self.transport.write(head if request.method == "HEAD" else head + response.body)
         if keep_alive:
-            self._idle()
+            self._expect_next()
         else:
             self._close()
 
@@ -279,18 +313,19 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: PillionError) -> None:
         """Answer an error and close, without reading the rest of the request."""
+        if self._answering is not None or self._waiting:
+            self._last_words = error
+            return
         _log.debug("request_refused", error.message, peer=self.peer, status=error.status)
-        self._waiting.clear()
-        if self._answering is None:
-            response = error_response(error)
-            self.transport.write(response.head(False, self._server.date) + response.body)
+        response = error_response(error)
+        self.transport.write(response.head(False, self._server.date) + response.body)
         self._close()
 
     def _close(self) -> None:
         """Say goodbye, then read on for a moment: a reset must not overtake the answer."""
         if not self._closing:
             self._closing = True
-            self._expect_within(self._limits.linger_s)
+            self._expect_next()
             if self.transport.can_write_eof():
                 self.transport.write_eof()
             self._resume_reading()
@@ -306,13 +341,25 @@ class Connection(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """Close if this connection's time is over."""
         if self._deadline and now > self._deadline:
-            if self._request is not None and not self._closing:
+            unsent = self.transport.get_write_buffer_size()
+            if unsent and unsent != self._unsent:
+                self._unsent = unsent  # the client takes it, slowly
+                self._deadline = now + self._limits.write_s
+            elif self._request is not None and not self._closing:
                 self._refuse(InvalidInput("the request did not arrive in time", code="request_timeout"))
             else:
                 self.transport.abort()
 
-    def _idle(self) -> None:
-        self._expect_within(self._limits.idle_s)
+    def _expect_next(self) -> None:
+        """Set the time within which the client has to do its part: close, take the answer, or send the next request."""
+        if self._closing:
+            self._expect_within(self._limits.linger_s)
+        elif not self._can_write.is_set():
+            self._expect_within(self._limits.write_s)
+        elif self._answering is not None:
+            self._deadline = 0.0
+        else:
+            self._expect_within(self._limits.idle_s)
 
     def _expect_within(self, seconds: float) -> None:
         self._deadline = self._server.now + seconds
@@ -333,13 +380,17 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_size = 0
         self._head_size = 0
+        self._raw_left = 0
         self._head_done = False
 
     def _body_too_large(self) -> TooLarge:
         return TooLarge(f"the body is over {self._limits.body_bytes} bytes; send less at a time")
 
 
-def _fault(request: Request, exc: Exception) -> Response:
+def _explain(request: Request, exc: BaseException) -> Response:
+    """Return the answer to an error; one that nobody expected is logged and not told."""
+    if isinstance(exc, PillionError):
+        return error_response(exc)
     _log.fault("request_failed", f"{request.method} {request.path} failed: {type(exc).__name__}: {exc}", exc)
     return error_response(PillionError("a fault of this program; its log has the details"))
 

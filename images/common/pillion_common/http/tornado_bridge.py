@@ -11,8 +11,9 @@ from typing import Any
 
 from tornado import httputil
 
+from pillion_common.errors import InvalidInput
 from pillion_common.http.connection import Connection
-from pillion_common.http.message import Request
+from pillion_common.http.message import Request, error_response
 
 
 class _Context:
@@ -111,8 +112,14 @@ class TornadoBridge:
         for name, value in request.headers:
             headers.add(name.decode("latin-1"), value.decode("latin-1"))
         delegate = self._application.start_request(connection, exchange)
-        delegate.headers_received(httputil.RequestStartLine(request.method, target, f"HTTP/{request.version}"), headers)
-        if request.body:
-            delegate.data_received(request.body)
-        delegate.finish()
+        try:
+            delegate.headers_received(httputil.RequestStartLine(request.method, target, f"HTTP/{request.version}"), headers)
+            if request.body:
+                delegate.data_received(request.body)
+            delegate.finish()
+        except httputil.HTTPInputError as exc:
+            request.keep_alive = False
+            response = error_response(InvalidInput(f"the request cannot be read: {exc}", code="bad_request"))
+            connection.write(response.head(False, connection.date) + response.body)
+            return
         await exchange.done.wait()

@@ -36,9 +36,10 @@ class SetState(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """Drop a record and what its instance had acknowledged."""
+    """Drop a record and what its instance had acknowledged, if the record is still of that generation."""
 
     instance_id: str
+    generation: int
     revision: int
 
 

@@ -18,8 +18,9 @@ class MemoryStore:
 
     async def load(self) -> Stored:
         """Return all that was kept."""
-        revision = self._revision + REVISION_GAP if self._revision else 0
-        return Stored(self._epoch, revision, tuple(self._instances.values()))
+        if self._revision:
+            self._revision += REVISION_GAP
+        return Stored(self._epoch, self._revision, tuple(self._instances.values()))
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Keep the changes."""
@@ -36,8 +37,9 @@ class MemoryStore:
                     self._instances.pop(instance_id, None)
                 self._instances[record.instance_id] = StoredInstance(record, state, since_s, None, None)
                 self._revision = revision
-            case Remove(instance_id, revision):
-                self._instances.pop(instance_id, None)
+            case Remove(instance_id, generation, revision):
+                if self._same(instance_id, generation):
+                    del self._instances[instance_id]
                 self._revision = revision
             case SetState(instance_id, generation, state, reason, since_s):
                 if stored := self._same(instance_id, generation):

@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pillion_common.errors import PillionError, StorageFull, Unavailable
+from pillion_common.logs import EventLog
 from pillion_common.models import ProviderEntry, Registration, State, decode, encode
 from pillion_registry.catalog import Record
 from pillion_registry.store.base import REVISION_GAP, Acknowledged, Change, Known, Put, Remove, SetState, Stored, StoredInstance
+
+_log = EventLog("store")
 
 MAX_WAITING = 10_000
 MAX_GROUP = 2_000
@@ -63,6 +66,8 @@ class SqliteStore:
             stored = await asyncio.to_thread(self._open)
         except sqlite3.Error as exc:
             raise Unavailable(f"the store {self._path} cannot be opened: {exc}; check the folder's owner and free space") from exc
+        except (ValueError, TypeError, PillionError, msgspec.MsgspecError) as exc:
+            raise Unavailable(f"the store {self._path} is damaged: {exc}; restore it from a copy, or move it away to start empty") from exc
         self._thread = threading.Thread(target=self._write_forever, name="sqlite-writer", args=(asyncio.get_running_loop(),), daemon=True)
         self._thread.start()
         return stored
@@ -97,6 +102,8 @@ class SqliteStore:
         rows = connection.execute(f"SELECT {_COLUMNS} FROM instances ORDER BY generation")
         instances = tuple(_read(row) for row in rows)
         revision = int(meta["revision"]) + REVISION_GAP if "revision" in meta else 0
+        if revision:
+            _set_revision(connection, revision)
         self._connection = connection
         return Stored(meta["epoch"], revision, instances)
 
@@ -127,13 +134,20 @@ class SqliteStore:
                 for change in job.changes:
                     _apply(connection, change)
             connection.execute("COMMIT")
-        except sqlite3.Error as exc:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+        except Exception as exc:  # whatever it is: those who wait must be told, and the writer must live on
+            _roll_back(connection)
             full = getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-            what = f"the registry's store cannot write: {exc}"
+            what = f"the registry's store {self._path} cannot write: {exc}"
             return StorageFull(what, retry_after_s=5) if full else Unavailable(what, code="store_failed", retry_after_s=5)
         return None
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as exc:
+        _log.warn_seldom("roll_back_failed", f"the registry's store could not roll back: {exc}")
 
 
 def _resolve(group: list[_Job], error: PillionError | None) -> None:
@@ -165,8 +179,8 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
                 ),
             )
             _set_revision(connection, revision)
-        case Remove(instance_id, revision):
-            connection.execute("DELETE FROM instances WHERE id = ?", (instance_id,))
+        case Remove(instance_id, generation, revision):
+            connection.execute("DELETE FROM instances WHERE id = ? AND generation = ?", (instance_id, generation))
             _set_revision(connection, revision)
         case SetState(instance_id, generation, state, reason, since_s):
             connection.execute(

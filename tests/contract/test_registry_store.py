@@ -1,0 +1,282 @@
+"""What every store of the registry promises, over every store."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from pillion_common.errors import ConfigError, PillionError, StorageFull, Unavailable
+from pillion_common.models import ProviderEntry, Registration, State
+from pillion_registry.catalog import Record
+from pillion_registry.store import Store, open_store
+from pillion_registry.store.base import Acknowledged, Put, Remove, SetState, Stored
+from pillion_registry.store.sqlite import SqliteStore
+
+A = "http://10.0.0.1:80"
+FULL = Registration(
+    "Log", A, ("Db",), A + "/services", A + "/heartbeat", "i1", "1.2", "east", 5, ("x", "y"), {"k": "ä\u0000\U0001f600"}, 2, 2**62
+)
+KNOWN = {"Db": (ProviderEntry("Db", "http://10.0.0.2:80", "d1", zone="west"),), "Empty": ()}
+
+
+def a_record(instance_id: str = "i1", generation: int = 1, registration: Registration = FULL) -> Record:
+    return Record(instance_id, generation, "10.0.0.9", 1000.5, registration, trusted=True)
+
+
+def put(instance_id: str = "i1", generation: int = 1, replaced: tuple[str, ...] = (), revision: int = 1) -> Put:
+    return Put(a_record(instance_id, generation), State.STARTING, 1000.5, replaced, revision)
+
+
+class Lab:
+    """A store that can be closed and opened again."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.uri = "memory:" if kind == "memory" else f"sqlite:{folder / 'registry.db'}"
+        self.store: Store = open_store(self.uri)
+
+    async def reopen(self) -> Stored:
+        """Close, and load what was kept; the memory store keeps it in its object."""
+        await self.store.close()
+        if self.kind != "memory":
+            self.store = open_store(self.uri)
+        return await self.store.load()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
+    lab = Lab(request.param, tmp_path)
+    yield lab
+    await lab.store.close()
+
+
+async def test_a_new_store_is_empty(lab: Lab) -> None:
+    stored = await lab.store.load()
+    assert (stored.revision, stored.instances) == (0, ())
+    assert len(stored.epoch) >= 16
+
+
+async def test_a_record_comes_back_as_it_was_put(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put()])
+    (one,) = (await lab.reopen()).instances
+    assert one.record == a_record()
+    assert (one.state, one.since_s, one.reason, one.known) == (State.STARTING, 1000.5, None, None)
+
+
+async def test_records_come_back_in_the_order_of_their_generations(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put("z", 1), put("a", 2), put("m", 3)])
+    assert [one.record.instance_id for one in (await lab.reopen()).instances] == ["z", "a", "m"]
+
+
+async def test_a_put_takes_the_place_of_the_same_id_and_of_the_replaced(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put("i1", 1), put("i2", 2)])
+    await lab.store.commit([Acknowledged("i2", 2, KNOWN)])
+    await lab.store.commit([put("i2", 3, replaced=("i1", "unknown"), revision=3)])
+    (one,) = (await lab.reopen()).instances
+    assert (one.record.instance_id, one.record.generation, one.known) == ("i2", 3, None)
+
+
+async def test_a_state_is_kept(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put()])
+    await lab.store.commit([SetState("i1", 1, State.DOWN, "refused: ä", 2000.25)])
+    (one,) = (await lab.reopen()).instances
+    assert (one.state, one.reason, one.since_s) == (State.DOWN, "refused: ä", 2000.25)
+
+
+async def test_what_a_dependent_knows_is_kept(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put()])
+    await lab.store.commit([Acknowledged("i1", 1, KNOWN)])
+    (one,) = (await lab.reopen()).instances
+    assert one.known == KNOWN
+
+
+async def test_a_late_word_about_another_generation_changes_nothing(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put(generation=2)])
+    await lab.store.commit(
+        [SetState("i1", 1, State.DOWN, "old", 1.0), Acknowledged("i1", 1, KNOWN), SetState("none", 1, State.UP, None, 1.0)]
+    )
+    (one,) = (await lab.reopen()).instances
+    assert (one.state, one.reason, one.known) == (State.STARTING, None, None)
+
+
+async def test_a_removed_record_is_gone_and_removing_a_strange_one_does_no_harm(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put("i1", 1), put("i2", 2)])
+    await lab.store.commit([Remove("i1", 1, 3), Remove("unknown", 1, 3)])
+    assert [one.record.instance_id for one in (await lab.reopen()).instances] == ["i2"]
+
+
+async def test_the_changes_of_one_commit_are_applied_in_order(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put(), Remove("i1", 1, 2), put(generation=2), SetState("i1", 2, State.UP, None, 3.0)])
+    (one,) = (await lab.reopen()).instances
+    assert (one.record.generation, one.state) == (2, State.UP)
+
+
+async def test_the_revision_after_a_restart_is_higher_than_any_before(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put(revision=41)])
+    assert (await lab.reopen()).revision > 41 + 1000
+
+
+async def test_it_is_higher_after_a_second_restart_in_which_nothing_was_registered(lab: Lab) -> None:
+    """Checks raise the revision as well, and they alone may have happened between two restarts."""
+    await lab.store.load()
+    await lab.store.commit([put(revision=41)])
+    first = (await lab.reopen()).revision
+    await lab.store.commit([SetState("i1", 1, State.UP, None, 5.0)])
+    assert (await lab.reopen()).revision > first + 1
+
+
+async def test_the_epoch_stays_as_long_as_the_memory(lab: Lab) -> None:
+    epoch = (await lab.store.load()).epoch
+    assert (await lab.reopen()).epoch == epoch
+    assert (await lab.reopen()).epoch == epoch
+
+
+async def test_two_stores_have_two_epochs(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = Lab(lab.kind, tmp_path_factory.mktemp("other"))
+    assert (await lab.store.load()).epoch != (await other.store.load()).epoch
+    await other.store.close()
+
+
+async def test_commits_that_come_all_at_once_are_all_kept(lab: Lab) -> None:
+    await lab.store.load()
+    await asyncio.gather(*(lab.store.commit([put(f"i{n}", n, revision=n)]) for n in range(1, 501)))
+    await asyncio.gather(*(lab.store.commit([Remove(f"i{n}", n, 500 + n)]) for n in range(1, 501, 2)))
+    assert {one.record.instance_id for one in (await lab.reopen()).instances} == {f"i{n}" for n in range(2, 501, 2)}
+
+
+async def test_a_commit_whose_caller_gave_up_harms_no_other(lab: Lab) -> None:
+    await lab.store.load()
+    commits = [asyncio.ensure_future(lab.store.commit([put(f"i{n}", n)])) for n in range(1, 50)]
+    await asyncio.sleep(0)
+    for commit in commits[::2]:
+        commit.cancel()
+    await asyncio.gather(*commits, return_exceptions=True)
+    await asyncio.wait_for(lab.store.commit([put("last", 99)]), 5)
+    kept = {one.record.instance_id for one in (await lab.reopen()).instances}
+    assert {f"i{n}" for n in range(2, 50, 2)} | {"last"} <= kept
+
+
+async def test_close_keeps_what_was_committed_and_may_be_called_twice(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put()])
+    await lab.store.close()
+    assert len((await lab.reopen()).instances) == 1
+    await lab.store.close()
+    await lab.store.close()
+
+
+@pytest.mark.parametrize("uri", ["", "mysql:x", "sqlite:", "memory:x", "registry.db"])
+def test_an_unknown_uri_is_a_configuration_fault(uri: str) -> None:
+    with pytest.raises(ConfigError, match="use sqlite:PATH or memory:"):
+        open_store(uri)
+
+
+# SQLite alone: what a disk can do to it.
+
+
+async def test_after_close_a_commit_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "r.db")
+    await store.load()
+    await store.close()
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(store.commit([put()]), 5)
+
+
+async def test_it_keeps_its_promise_to_the_disk(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "r.db")
+    await store.load()
+    assert store._connection is not None
+    assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    await store.close()
+
+
+async def refused(path: Path) -> str:
+    store = SqliteStore(path)
+    with pytest.raises(PillionError) as caught:
+        await store.load()
+    await store.close()
+    return caught.value.message
+
+
+async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    message = await refused(tmp_path / "none" / "r.db")
+    assert str(tmp_path / "none" / "r.db") in message
+    assert "check the folder" in message
+
+
+async def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    path.write_bytes(b"this is not a database" * 1000)
+    assert "not a database" in await refused(path)
+    assert path.read_bytes() == b"this is not a database" * 1000
+
+
+def spoil(column: str, value: object) -> Callable[[sqlite3.Connection], object]:
+    return lambda connection: connection.execute(f"UPDATE instances SET {column} = ?", (value,))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        spoil("registration", b"not json"),
+        spoil("known", b"not json"),
+        spoil("state", "asleep"),
+        lambda connection: connection.execute("UPDATE meta SET value = 'x' WHERE key = 'revision'"),
+    ],
+    ids=["registration", "known", "state", "revision"],
+)
+async def test_a_damaged_row_is_told_with_the_name_of_the_file(tmp_path: Path, damage: Callable[[sqlite3.Connection], object]) -> None:
+    path = tmp_path / "r.db"
+    store = SqliteStore(path)
+    await store.load()
+    await store.commit([put()])
+    await store.close()
+    connection = sqlite3.connect(path)
+    damage(connection)
+    connection.commit()
+    connection.close()
+    assert str(path) in await refused(path)
+
+
+async def test_a_failed_write_is_told_keeps_nothing_of_it_and_the_next_works(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    store = SqliteStore(path)
+    await store.load()
+    assert store._connection is not None
+    await store.commit([put("before", 1)])
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    big = Registration("Log", A, metadata={str(n): "x" * 1000 for n in range(60)})
+    with pytest.raises(StorageFull) as caught:
+        await store.commit([Put(a_record("half", 2), State.UP, 1.0, (), 2), Put(a_record("big", 3, big), State.UP, 1.0, (), 3)])
+    assert (caught.value.status, caught.value.retry_after_s) == (507, 5)
+    store._connection.execute("PRAGMA max_page_count = 100000")
+    await store.commit([put("after", 4)])
+    await store.close()
+    again = SqliteStore(path)
+    assert [one.record.instance_id for one in (await again.load()).instances] == ["before", "after"]
+    await again.close()
+
+
+async def test_a_fault_of_the_writer_never_leaves_a_commit_waiting(tmp_path: Path) -> None:
+    """A change that cannot be written at all (a number SQLite cannot hold) is refused, and the writer lives on."""
+    store = SqliteStore(tmp_path / "r.db")
+    await store.load()
+    with pytest.raises(PillionError):
+        await asyncio.wait_for(store.commit([put(generation=2**70)]), 3)
+    await asyncio.wait_for(store.commit([put("good", 1)]), 3)
+    await store.close()
