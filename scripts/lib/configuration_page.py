@@ -20,7 +20,7 @@ Made by `scripts/docs` from the programs' own tables; do not edit it by hand.
 
 Every option can be given as a flag, as an environment variable, or as a key in a YAML file named by `--config FILE` (`PILLION_CONFIG`).
 The first of these that is there counts: flag, environment, file, default. A program that finds a fault lists all of them and ends with
-exit code 2. Durations are written `500ms`, `3s`, `2m`, `1h`; sizes `64K`, `16M`, `1G`; lists with commas. Secrets are only ever read from files.
+exit code 2. Durations are written `500ms`, `3s`, `2m`, `1h`; sizes `64K`, `16M`, `1G`; lists with commas. Secrets are only read from files.
 """
 
 

@@ -86,7 +86,7 @@ async def test_a_put_takes_the_place_of_the_same_id_and_of_the_replaced(lab: Lab
 async def test_a_state_is_kept(lab: Lab) -> None:
     await lab.store.load()
     await lab.store.commit([put()])
-    await lab.store.commit([SetState("i1", 1, State.DOWN, "refused: ä", 2000.25)])
+    await lab.store.commit([SetState("i1", 1, State.DOWN, "refused: ä", 2000.25, 0)])
     (one,) = (await lab.reopen()).instances
     assert (one.state, one.reason, one.since_s) == (State.DOWN, "refused: ä", 2000.25)
 
@@ -103,7 +103,7 @@ async def test_a_late_word_about_another_generation_changes_nothing(lab: Lab) ->
     await lab.store.load()
     await lab.store.commit([put(generation=2)])
     await lab.store.commit(
-        [SetState("i1", 1, State.DOWN, "old", 1.0), Acknowledged("i1", 1, KNOWN), SetState("none", 1, State.UP, None, 1.0)]
+        [SetState("i1", 1, State.DOWN, "old", 1.0, 0), Acknowledged("i1", 1, KNOWN), SetState("none", 1, State.UP, None, 1.0, 0)]
     )
     (one,) = (await lab.reopen()).instances
     assert (one.state, one.reason, one.known) == (State.STARTING, None, None)
@@ -118,7 +118,7 @@ async def test_a_removed_record_is_gone_and_removing_a_strange_one_does_no_harm(
 
 async def test_the_changes_of_one_commit_are_applied_in_order(lab: Lab) -> None:
     await lab.store.load()
-    await lab.store.commit([put(), Remove("i1", 1, 2), put(generation=2), SetState("i1", 2, State.UP, None, 3.0)])
+    await lab.store.commit([put(), Remove("i1", 1, 2), put(generation=2), SetState("i1", 2, State.UP, None, 3.0, 0)])
     (one,) = (await lab.reopen()).instances
     assert (one.record.generation, one.state) == (2, State.UP)
 
@@ -134,7 +134,7 @@ async def test_it_is_higher_after_a_second_restart_in_which_nothing_was_register
     await lab.store.load()
     await lab.store.commit([put(revision=41)])
     first = (await lab.reopen()).revision
-    await lab.store.commit([SetState("i1", 1, State.UP, None, 5.0)])
+    await lab.store.commit([SetState("i1", 1, State.UP, None, 5.0, 0)])
     assert (await lab.reopen()).revision > first + 1
 
 

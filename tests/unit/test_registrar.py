@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -274,7 +275,7 @@ async def test_who_never_registered_has_nothing_to_withdraw(registry: FakeRegist
     assert registry.asked == []
 
 
-async def test_a_stopping_sidecar_does_not_register_again_behind_its_withdrawal(registry: FakeRegistry, tmp_path: Any) -> None:
+async def test_a_stopping_sidecar_does_not_register_again_behind_its_withdrawal(registry: FakeRegistry, tmp_path: Path) -> None:
     async def answer(request: Request) -> Response:
         if request.method == "DELETE":
             await asyncio.sleep(0.5)  # a slow registry; meanwhile the registrar's next try would fall due
@@ -290,6 +291,28 @@ async def test_a_stopping_sidecar_does_not_register_again_behind_its_withdrawal(
     await sidecar.stop()
     assert registry.methods()[-1] == "DELETE /services"
     assert "POST /services" not in registry.methods()[registry.methods().index("DELETE /services") :]
+
+
+async def test_a_withdrawal_under_way_is_not_cut_by_the_registrars_next_try(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Registrar, "_patience_s", 0.2)
+    withdrawn = []
+
+    async def answer(request: Request) -> Response:
+        if request.method == "DELETE":
+            await asyncio.sleep(0.5)
+            withdrawn.append(request.body)
+        return Response(200, REGISTERED)
+
+    registry.answer = answer
+    words = settings(registry.url, local="127.0.0.1:0", listen="127.0.0.1:0", check="none")
+    sidecar = Sidecar(Life("sidecar"), words, None, Spool(tmp_path / "spool", 1 << 20))
+    await sidecar.start()
+    await until(lambda: registry.asked)
+    await sidecar.stop()
+    assert withdrawn == [b"http://127.0.0.1:5000"]
+    assert registry.methods()[-1] == "DELETE /services"
 
 
 async def test_the_source_of_the_route_is_the_address_others_reach_us_under() -> None:

@@ -144,9 +144,6 @@ def test_a_spool_that_lost_its_lines_in_a_power_cut_goes_on(tmp_path: Path) -> N
         assert again.waiting == 0, "lines that are not there must not be waited for"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="reported: waiting counts lines that a shortened file no longer has; the forwarder then never yields"
-)
 def test_a_segment_that_somebody_shortened_is_not_waited_for(tmp_path: Path) -> None:
     with closing(Spool(tmp_path / "spool", MAX)) as spool:
         keep(spool, "a", "b")

@@ -174,3 +174,9 @@ class PeerBroken(PeerError):
     """The peer answered something that is not HTTP."""
 
     code = "broken"
+
+
+class OwnLimit(PeerError):
+    """The call was not even made: this process has no descriptors or ports left. Says nothing about the peer."""
+
+    code = "own_limit"

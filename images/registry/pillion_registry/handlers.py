@@ -59,7 +59,7 @@ class ServiceHandler(RegistryHandler):
 
     def get(self, name: str) -> None:
         """List instances of one name."""
-        self.write_json(models.encode(self.registry.list(name)))
+        self.write_json(models.encode(self.registry.list_service(name)))
 
 
 class StateHandler(RegistryHandler):

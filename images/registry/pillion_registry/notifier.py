@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pillion_common.backoff import Backoff
 from pillion_common.errors import PeerError
 from pillion_common.logs import EventLog
-from pillion_common.models import encode
+from pillion_common.models import Patch, encode
 from pillion_common.tasks import Supervisor
 from pillion_common.trust import Token
 from pillion_registry.catalog import Catalog, Record
@@ -58,7 +58,7 @@ class Notifier:
         self._dependents: dict[str, Dependent] = {}
         self._records: dict[str, Record] = {}
         self._kicks: dict[str, asyncio.Event] = {}
-        self._encoded: dict[tuple[object, ...], bytes] = {}
+        self._encoded: dict[tuple[object, ...], tuple[Patch, bytes]] = {}
         self._encoded_at = -1
 
     def watch(self, record: Record, known: Known | None = None) -> None:
@@ -165,8 +165,6 @@ class Notifier:
             self._encoded_at = self._catalog.revision
         patch = delivery.patch
         key = (patch.full, patch.previous, patch.services, tuple(map(id, patch.added or ())), tuple(map(id, patch.removed or ())))
-        body = self._encoded.get(key)
-        if body is None:
-            # A classic reader wants both lists, be they empty.
-            body = self._encoded[key] = encode(patch)
-        return body
+        if key not in self._encoded:
+            self._encoded[key] = patch, encode(patch)  # the patch keeps its entries alive, so that none of these ids is given again
+        return self._encoded[key][1]

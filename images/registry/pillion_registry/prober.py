@@ -1,6 +1,7 @@
 """Heartbeats: asks every instance, each at its own time, whether it is alive. What an answer means is the catalogue's matter.
 
-A check ends as PASSED (200), FAILED (refused, or 503: the instance says so itself) or MISSED (anything that says nothing sure).
+A check ends as PASSED (200), FAILED (refused, or 503: the instance says so itself), MISSED (anything that says nothing sure) or UNASKED (we
+could not even ask).
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from pillion_common.errors import PeerClosed, PeerError, PeerRefused
+from pillion_common.errors import OwnLimit, PeerClosed, PeerError, PeerRefused
+from pillion_common.logs import EventLog
 from pillion_common.models import StateReport
 from pillion_common.tasks import Supervisor
 from pillion_registry.catalog import Record
 from pillion_registry.channels import Channels
 from pillion_registry.lag import LagMeter
+
+_log = EventLog("prober")
 
 RETRY_S = 0.2  # after a check that says nothing sure, or a closed connection
 MAX_REASON_CHARS = 200
@@ -32,6 +36,7 @@ class Verdict(enum.Enum):
     PASSED = "passed"
     MISSED = "missed"
     FAILED = "failed"
+    UNASKED = "unasked"
 
 
 class Finding(NamedTuple):
@@ -128,7 +133,10 @@ class Prober:
         if current is not record:
             self._schedule(record.instance_id, time.monotonic())  # registered anew meanwhile: that is the one to check
             return
-        if finding.verdict is Verdict.MISSED and self._lag.late_within(time.monotonic() - started + self._timeout_s):
+        if finding.verdict is Verdict.UNASKED:
+            _log.warn_seldom("check_not_made", finding.reason)
+            again = False
+        elif finding.verdict is Verdict.MISSED and self._lag.late_within(time.monotonic() - started + self._timeout_s):
             again = True  # we were late ourselves: blame nobody
         else:
             again = self._on_finding(record, finding)
@@ -142,6 +150,8 @@ class Prober:
             channel, target = self._channels.get(record, record.registration.heartbeat_url or "")
             try:
                 answer = await channel.request("GET", target, timeout_s=self._timeout_s)
+            except OwnLimit as exc:
+                return Finding(Verdict.UNASKED, exc.message)
             except PeerRefused as exc:
                 return Finding(Verdict.FAILED, exc.message)
             except PeerClosed as exc:

@@ -168,22 +168,28 @@ class Registry:
         return _view(instance)
 
     def list(self, name: str | None = None, state: str | None = None, tag: str | None = None, zone: str | None = None) -> InstanceList:
-        """Return the instances that fit all filters given.
+        """Return the instances that fit all filters given."""
+        return self._listed(
+            instance
+            for instance in self._catalog
+            if name in (None, instance.name)
+            and state in (None, instance.state.value)
+            and zone in (None, instance.record.registration.zone)
+            and (tag is None or tag in (instance.record.registration.tags or ()))
+        )
+
+    def list_service(self, name: str) -> InstanceList:
+        """Return the instances of one service.
 
         Raises:
             NotFound: the name was never registered.
         """
-        found: Iterable[Instance] = self._catalog if name is None else self._catalog.of_name(name)
-        views = tuple(
-            _view(instance)
-            for instance in found
-            if state in (None, instance.state.value)
-            and zone in (None, instance.record.registration.zone)
-            and (tag is None or tag in (instance.record.registration.tags or ()))
-        )
-        return InstanceList(self._catalog.revision, self.epoch, views)
+        return self._listed(self._catalog.of_name(name))
 
     # Inside.
+
+    def _listed(self, instances: Iterable[Instance]) -> InstanceList:
+        return InstanceList(self._catalog.revision, self.epoch, tuple(_view(instance) for instance in instances))
 
     def _check_targets(self, registration: Registration, registrant: str) -> None:
         for field, url in (("HeartbeatURL", registration.heartbeat_url), ("ServiceUpdateURL", registration.service_update_url)):
@@ -273,9 +279,10 @@ class Registry:
     def _move(self, transition: Transition | None) -> None:
         if transition is not None:
             instance = transition.instance
+            record = instance.record
             self._publish([transition])
             self._keep_later(
-                SetState(instance.record.instance_id, instance.record.generation, instance.state, instance.reason, instance.since_s)
+                SetState(record.instance_id, record.generation, instance.state, instance.reason, instance.since_s, self._catalog.revision)
             )
 
     def _publish(self, transitions: Iterable[Transition]) -> None:

@@ -50,7 +50,8 @@ class Forwarder:
         self._something.set()
 
     def try_now(self) -> None:
-        """Say that somebody else may be there to send to: a pause after a failure ends."""
+        """Say that somebody else may be there to send to: a pause after a failure ends, and what was found of the earlier ones is void."""
+        self._classic.clear()
         self._somebody.set()
 
     async def run(self) -> None:
@@ -111,7 +112,7 @@ class Forwarder:
         channel = self._channel_to(url)
         batch = self._spool.peek(BATCH_LINES, BATCH_BYTES)
         if not batch:
-            return ""
+            return "the spool's lines cannot be read" if self._spool.waiting else ""
         try:
             if url not in self._classic:
                 answer = await self._send(channel, url, "/logs", b"".join(line for _, line in batch), "application/x-ndjson")

@@ -53,6 +53,7 @@ class Registrar:
         self._registries = list(settings.registry)
         self._channel: Channel | None = None
         self._heard_at = clock()
+        self._forgotten = asyncio.Event()
         self._interval_s = CLASSIC_INTERVAL_S
         self._classic = False
         self._registration: Registration | None = None
@@ -101,9 +102,12 @@ class Registrar:
             return
         body = encode(StateReport(State.UP if well else State.DOWN, reason or None))
         try:
-            await self._ask("POST", f"/services/{self.instance_id}/state", body, TIMEOUT_S)
+            answer = await self._ask("POST", f"/services/{self.instance_id}/state", body, TIMEOUT_S)
         except PeerError as exc:
             _log.debug("report_failed", f"the registry was not told: {exc.message}")
+        else:
+            if answer.status == 404:
+                self._forgotten.set()
 
     async def deregister(self, timeout_s: float) -> None:
         """Withdraw from the registry; gives up after timeout_s, for the registry finds out by itself."""
@@ -129,9 +133,15 @@ class Registrar:
 
     async def _silence(self) -> None:
         self.heard()
-        while (left := self._patience_s - self.silent_s) > 0:
-            await asyncio.sleep(left)
-        _log.info("registry_silent", f"the registry was silent for {self.silent_s:.0f} s: registering again")
+        self._forgotten.clear()
+        while (left := self._patience_s - self.silent_s) > 0 and not self._forgotten.is_set():
+            try:
+                async with asyncio.timeout(left):
+                    await self._forgotten.wait()
+            except TimeoutError:
+                pass
+        why = "does not know us" if self._forgotten.is_set() else f"was silent for {self.silent_s:.0f} s"
+        _log.info("registry_forgot", f"the registry {why}: registering again")
         if self._classic:
             self._on_forgotten()
             await self.deregister(TIMEOUT_S)  # it appends what it has already; so it must not have it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from pillion_common import lifecycle
@@ -51,6 +52,7 @@ class Sidecar:
         face = LocalFace(settings, self._table, self._registrar, self._check, spool, self._readiness, self._forwarder.nudge)
         self._peer = Server(peer_routes(self._check, self._table, self._registrar, token, self._providers_changed))
         self._local = Server(guard_local(face.routes(), lambda: self._local_hosts))
+        self._registering: asyncio.Task[None] | None = None
         self.local_url = ""
         self.exit_code = lifecycle.EXIT_OK
 
@@ -64,7 +66,7 @@ class Sidecar:
         peer_url = await self._peer.listen(self._settings.listen)
         tasks = self._life.tasks
         tasks.keep("app check", self._check.run())
-        tasks.keep("registrar", self._registrar.run(parse_url(peer_url, "listen").port))
+        self._registering = tasks.keep("registrar", self._registrar.run(parse_url(peer_url, "listen").port))
         tasks.keep("forwarder", self._forwarder.run())
         tasks.spawn("namespace watch", self._watch_namespace())
         return [peer_url, self.local_url]
@@ -72,6 +74,9 @@ class Sidecar:
     async def stop(self) -> None:
         """Withdraw, send what log lines are left, let go."""
         self._readiness.close()
+        if self._registering is not None:
+            self._registering.cancel()  # it must not register again what is being withdrawn
+            await asyncio.wait((self._registering,))
         if not self._namespace.lost:
             await self._registrar.deregister(DEREGISTER_S)
         await self._life.tasks.stop()

@@ -154,21 +154,25 @@ class Spool:
         return seq
 
     def _lines(self, segment: Segment) -> list[tuple[int, bytes]]:
-        """Return a segment's lines that are not acknowledged; none if somebody took the file away."""
+        """Return a segment's lines that are not acknowledged; fewer if somebody shortened the file or took it away."""
         try:
             with self._path(segment.first).open("rb") as file:
-                return [(seq, line) for seq, line in enumerate(file, segment.first) if self.acked < seq <= segment.last]
+                lines = [(seq, line) for seq, line in enumerate(file, segment.first) if seq <= segment.last and line.endswith(b"\n")]
         except OSError as exc:
-            self._lose(segment, exc)
+            self._lose(segment, 0, exc.strerror or str(exc))
             return []
+        if len(lines) < segment.lines:
+            self._lose(segment, len(lines), "somebody shortened it")
+        return [(seq, line) for seq, line in lines if seq > self.acked]
 
-    def _lose(self, segment: Segment, exc: OSError) -> None:
-        lost = max(0, segment.last - max(self.acked, segment.first - 1))
-        _log.error("spool_damaged", f"{lost} log lines are lost: {self._path(segment.first)}: {exc.strerror}", lines=lost)
+    def _lose(self, segment: Segment, left: int, why: str) -> None:
+        """Take note that a segment holds no more than its first `left` lines."""
+        lost = max(0, segment.last - max(self.acked, segment.first + left - 1))
+        _log.error("spool_damaged", f"{lost} log lines are lost: {self._path(segment.first)}: {why}", lines=lost)
         if segment == self._segments[-1] and self._file is not None:
             self._file.close()
             self._file = None
-        self._segments.remove(segment)
+        self._segments[self._segments.index(segment)] = segment._replace(lines=left)
         self.dropped += lost
         self._untold += lost
 
@@ -176,9 +180,8 @@ class Spool:
         oldest = self._segments[0]
         # An entry about an earlier drop that goes now leaves its count to the next one.
         lost = sum(_lines_meant(line) for _, line in self._lines(oldest))
-        if oldest in self._segments:
-            self._segments.remove(oldest)
-            self._path(oldest.first).unlink(missing_ok=True)
+        self._segments.popleft()
+        self._path(oldest.first).unlink(missing_ok=True)
         self.ack(oldest.last)
         self.dropped += lost
         self._untold += lost

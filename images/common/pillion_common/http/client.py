@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import httptools
 
-from pillion_common.errors import PeerBroken, PeerClosed, PeerError, PeerRefused, PeerTimedOut, PeerUnreachable
+from pillion_common.errors import OwnLimit, PeerBroken, PeerClosed, PeerError, PeerRefused, PeerTimedOut, PeerUnreachable
 from pillion_common.names import Url, address_of
 
 MAX_ANSWER_BYTES = 10 * 1024
@@ -155,7 +155,7 @@ class Channel:
             timeout_s: bound on all of it: waiting for the connection's turn, resolving, connecting, sending, and the answer.
 
         Raises:
-            PeerRefused, PeerTimedOut, PeerClosed, PeerUnreachable, PeerBroken.
+            PeerRefused, PeerTimedOut, PeerClosed, PeerUnreachable, PeerBroken, OwnLimit.
         """
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self._url.authority}", *headers]
         if body or method in ("POST", "PUT"):
@@ -253,6 +253,8 @@ def _translate(exc: OSError, url: Url) -> PeerError:
         return PeerRefused(f"{url.authority} refused the connection")
     if isinstance(exc, ConnectionError):
         return PeerClosed(f"{url.authority} closed the connection: {exc}")
-    if exc.errno in (errno.ETIMEDOUT,):
+    if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL):
+        return OwnLimit(f"no connection to {url.authority} could be opened here: {exc.strerror}; raise the limit of open files")
+    if exc.errno == errno.ETIMEDOUT:
         return PeerTimedOut(f"{url.authority} did not take the connection in time")
     return PeerUnreachable(f"{url.authority} cannot be reached: {exc}")

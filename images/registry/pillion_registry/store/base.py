@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 from pillion_common.models import ProviderEntry, State
 from pillion_registry.catalog import Record
 
-# Revisions are written with the changes they belong to, states a moment later: a restarted registry skips this many, so that it never
-# gives a revision a second time.
+# Revisions are written with the changes they belong to, states a moment later than they are told: a restarted registry skips this many, so
+# that it never gives a revision a second time.
 REVISION_GAP = 10_000
 
 Known = Mapping[str, tuple[ProviderEntry, ...]]
@@ -33,6 +33,7 @@ class SetState(NamedTuple):
     state: State
     reason: str | None
     since_s: float
+    revision: int
 
 
 class Remove(NamedTuple):

@@ -36,12 +36,13 @@ class MemoryStore:
                 for instance_id in replaced:
                     self._instances.pop(instance_id, None)
                 self._instances[record.instance_id] = StoredInstance(record, state, since_s, None, None)
-                self._revision = revision
+                self._revision = max(self._revision, revision)
             case Remove(instance_id, generation, revision):
                 if self._same(instance_id, generation):
                     del self._instances[instance_id]
-                self._revision = revision
-            case SetState(instance_id, generation, state, reason, since_s):
+                self._revision = max(self._revision, revision)
+            case SetState(instance_id, generation, state, reason, since_s, revision):
+                self._revision = max(self._revision, revision)
                 if stored := self._same(instance_id, generation):
                     self._instances[instance_id] = stored._replace(state=state, reason=reason, since_s=since_s)
             case Acknowledged(instance_id, generation, known):

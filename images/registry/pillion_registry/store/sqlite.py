@@ -29,7 +29,7 @@ MAX_WAITING = 10_000
 MAX_GROUP = 2_000
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instances (
     id TEXT PRIMARY KEY, generation INTEGER NOT NULL, registrant TEXT NOT NULL, registered_s REAL NOT NULL, registration BLOB NOT NULL,
     state TEXT NOT NULL, since_s REAL NOT NULL, reason TEXT, known BLOB, trusted INTEGER NOT NULL
@@ -182,7 +182,8 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
         case Remove(instance_id, generation, revision):
             connection.execute("DELETE FROM instances WHERE id = ? AND generation = ?", (instance_id, generation))
             _set_revision(connection, revision)
-        case SetState(instance_id, generation, state, reason, since_s):
+        case SetState(instance_id, generation, state, reason, since_s, revision):
+            _set_revision(connection, revision)
             connection.execute(
                 "UPDATE instances SET state = ?, reason = ?, since_s = ? WHERE id = ? AND generation = ?",
                 (state, reason, since_s, instance_id, generation),
@@ -194,7 +195,10 @@ def _apply(connection: sqlite3.Connection, change: Change) -> None:
 
 
 def _set_revision(connection: sqlite3.Connection, revision: int) -> None:
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (str(revision),))
+    connection.execute(
+        "INSERT INTO meta VALUES ('revision', ?) ON CONFLICT (key) DO UPDATE SET value = MAX(CAST(value AS INTEGER), excluded.value)",
+        (revision,),
+    )
 
 
 def _read(row: tuple[Any, ...]) -> StoredInstance:
