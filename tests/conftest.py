@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from chromium import browser, page  # noqa: F401 - fixtures, here so that all suites share one browser
 
 
 @pytest.hookimpl(wrapper=True)

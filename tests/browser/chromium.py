@@ -1,4 +1,4 @@
-"""A real browser for tests: the fixtures `browser` and `page`, to be imported by a conftest."""
+"""A real browser for tests: the fixtures `browser` and `page`, imported by the topmost conftest: Playwright starts once a process."""
 
 from __future__ import annotations
 

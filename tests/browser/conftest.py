@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from chromium import browser, page  # noqa: F401 - fixtures
 from demo_stubs import App, StubSidecar, build_grading, portal_command, running
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from chromium import browser, page  # noqa: F401 - fixtures
 from stack import ROOT, Stack
 
 PORTS = ("PILLION_REGISTRY_PORT", "PILLION_LOG_PORT", "PILLION_PORTAL_PORT", "PILLION_GRADING_PORT")
