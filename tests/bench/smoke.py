@@ -7,6 +7,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import requests
 import uvloop
@@ -23,16 +24,26 @@ Row = tuple[str, str, str, float]
 
 def one_round(seconds: float) -> list[Row]:
     """Start the programs anew, measure each workload for some seconds, and return the figures."""
-    with tempfile.TemporaryDirectory() as folder, program("registry", "--store", f"sqlite:{folder}/registry.db") as registry:
-        rows = _register(registry, seconds)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        program("registry", "--store", f"sqlite:{folder}/registry.db") as registry,
+        _sidecar(registry, folder, "Answering") as answering,
+    ):
+        rows = _register(registry, f"{answering.url}/heartbeat", seconds)
     with tempfile.TemporaryDirectory() as folder, program("log", "--store", f"files:{folder}/log") as log:
         rows += _log_lines(log, seconds)
-    with tempfile.TemporaryDirectory() as folder, program("registry", "--store", "memory:") as registry:
-        words = ("--name", "Reader", "--port", "1", "--check", "none", "--requires", "Provider", "--log-to", "")
-        places = ("--registry", registry.url, "--local", "127.0.0.1:0", "--state-dir", folder)
-        with program("sidecar", *words, *places) as sidecar:
-            rows += _look_up(registry, sidecar, seconds)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        program("registry", "--store", "memory:") as registry,
+        _sidecar(registry, folder, "Reader") as sidecar,
+    ):
+        rows += _look_up(registry, sidecar, seconds)
     return rows
+
+
+def _sidecar(registry: Program, folder: str, name: str) -> AbstractContextManager[Program]:
+    words = ("--name", name, "--port", "1", "--check", "none", "--requires", "Provider", "--log-to", "")
+    return program("sidecar", *words, "--registry", registry.url, "--local", "127.0.0.1:0", "--state-dir", folder)
 
 
 def _measure(
@@ -53,22 +64,21 @@ def _measure(
     ]
 
 
-def _registration(name: str, port: int, registry: str) -> bytes:
-    # The registry's own probe answers the heartbeats: the checks are part of what a registration costs.
-    body = {"ServiceName": name, "ServiceURL": f"http://127.0.0.1:{port}", "HeartbeatURL": f"{registry}/livez"}
-    return json.dumps(body).encode()
+def _registration(name: str, port: int, heartbeat: str) -> bytes:
+    return json.dumps({"ServiceName": name, "ServiceURL": f"http://127.0.0.1:{port}", "HeartbeatURL": heartbeat}).encode()
 
 
-def _register(registry: Program, seconds: float) -> list[Row]:
+def _register(registry: Program, heartbeat: str, seconds: float) -> list[Row]:
+    """Each registration is followed by a check of what it names: that is part of its cost, and a sidecar answers it."""
     url = f"{registry.url}/services"
-    load = itertools.cycle([request("POST", url, _registration("Bench", 10_000 + n, registry.url)) for n in range(INSTANCES)])
+    load = itertools.cycle([request("POST", url, _registration("Bench", 10_000 + n, heartbeat)) for n in range(INSTANCES)])
     return _measure("register c=32", registry, url, load, 32, seconds)
 
 
 def _look_up(registry: Program, sidecar: Program, seconds: float) -> list[Row]:
     local = sidecar.addresses[1]
     for number in range(PROVIDERS):
-        body = _registration("Provider", 20_000 + number, registry.url)
+        body = _registration("Provider", 20_000 + number, f"{sidecar.url}/heartbeat")
         requests.post(f"{registry.url}/services", data=body, timeout=5).raise_for_status()
     eventually(lambda: len(requests.get(f"{local}/providers/Provider?all=1", timeout=5).json()["Providers"]) == PROVIDERS)
     url = f"{local}/providers/Provider"

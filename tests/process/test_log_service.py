@@ -51,7 +51,7 @@ def test_classic_message_is_stored_and_found_again(shared: Program) -> None:
 def test_client_of_http_1_0_is_answered_and_let_go(shared: Program) -> None:
     host, _, port = shared.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), WAIT_S) as peer:
-        peer.sendall(b"POST /log HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello")
+        peer.sendall(b"POST /log HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello")
         answer = b"".join(iter(lambda: peer.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 

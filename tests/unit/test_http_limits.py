@@ -12,7 +12,7 @@ import pytest
 from raw_http import RawPeer, Serving, serving
 
 from pillion_common.http import server as server_module
-from pillion_common.http.connection import Limits
+from pillion_common.http.interfaces import Limits
 from pillion_common.http.message import Request, Response
 from pillion_common.http.server import Server
 

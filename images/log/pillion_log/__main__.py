@@ -9,11 +9,11 @@ import uvloop
 
 from pillion_common import config, lifecycle, logs
 from pillion_common.errors import ConfigError
-from pillion_common.http.connection import Limits
+from pillion_common.http.interfaces import Limits
 from pillion_common.http.server import Server
 from pillion_common.http.tornado_bridge import TornadoBridge
 from pillion_common.trust import Token
-from pillion_log.front import Front, Gate
+from pillion_log.front import Gate, hot_routes
 from pillion_log.handlers import make_application
 from pillion_log.intake import Intake
 from pillion_log.reader import Reader
@@ -36,8 +36,8 @@ class LogProgram:
         self._readiness = lifecycle.Readiness()
         self._readiness.add("store", store.fault)
         rest = TornadoBridge(make_application(Reader(store), self._readiness))
-        front = Front(Intake(store), Gate(token, settings.exempt_networks()), rest)
-        self._server = Server(streaming=front, limits=Limits(body_bytes=MAX_BODY_BYTES))
+        writes = hot_routes(Intake(store), Gate(token, settings.exempt_networks()))
+        self._server = Server(streaming=rest, hot=writes, limits=Limits(body_bytes=MAX_BODY_BYTES))
         self.exit_code = lifecycle.EXIT_OK
 
     async def start(self) -> list[str]:

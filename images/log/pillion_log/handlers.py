@@ -1,4 +1,4 @@
-"""What the log service answers by Tornado: queries, and the probes every program has. Writes are the Front's."""
+"""What the log service answers by Tornado: queries, and the probes every program has. Writes are hot routes, in front.py."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pillion_common.errors import ConfigError
 from pillion_common.http.server import Server
 from pillion_common.http.tornado_bridge import TornadoBridge
 from pillion_common.trust import Token
-from pillion_registry.handlers import make_application
+from pillion_registry.handlers import hot_routes, make_application
 from pillion_registry.registry import Registry
 from pillion_registry.settings import DESCRIPTION, PROGRAM, Settings
 from pillion_registry.store import Store, open_store
@@ -30,7 +30,8 @@ class RegistryProgram:
         self._readiness = lifecycle.Readiness()
         self._readiness.add("store", self._registry.store_fault)
         application = make_application(self._registry, self._readiness, token, settings.exempt_networks())
-        self._server = Server(streaming=TornadoBridge(application))
+        hot = hot_routes(self._registry, token, settings.exempt_networks())
+        self._server = Server(streaming=TornadoBridge(application), hot=hot)
         self.exit_code = lifecycle.EXIT_OK
 
     async def start(self) -> list[str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from pillion_common import models
 from pillion_common.config import Network
-from pillion_common.errors import InvalidInput
+from pillion_common.errors import InvalidInput, MethodNotAllowed
+from pillion_common.http.interfaces import HotHandler
+from pillion_common.http.message import Request, Response
 from pillion_common.http.tornado_handlers import Application, BaseHandler
 from pillion_common.lifecycle import Readiness
 from pillion_common.trust import Token, check_token
@@ -25,19 +29,12 @@ class RegistryHandler(BaseHandler):
     def prepare(self) -> None:
         """Refuse what changes something without the token."""
         super().prepare()
-        authorization = self.request.headers.get("Authorization", "").encode("latin-1")
-        self.trusted = self._token is not None and self._token.fits(authorization)
         if self.request.method not in ("GET", "HEAD"):
-            check_token(self._token, authorization, self.peer, self._exempt)
+            check_token(self._token, self.request.headers.get("Authorization", "").encode("latin-1"), self.peer, self._exempt)
 
 
 class ServicesHandler(RegistryHandler):
-    """`/services`: the classic protocol's one path, and the list."""
-
-    async def post(self) -> None:
-        """Register."""
-        registration = models.decode(self.request.body, models.Registration)
-        self.write_json(models.encode(await self.registry.register(registration, self.peer, self.trusted)))
+    """`/services`: the list, and the classic protocol's DELETE; its POST is a hot route."""
 
     async def delete(self) -> None:
         """Remove every registration at the URL in the body."""
@@ -80,3 +77,22 @@ def make_application(registry: Registry, readiness: Readiness, token: Token | No
         (r"/services/([^/]+)/state", StateHandler, needs),
     ]
     return Application(routes, readiness)
+
+
+def hot_routes(registry: Registry, token: Token | None, exempt: tuple[Network, ...]) -> dict[bytes, HotHandler]:
+    """Return what is answered straight from bytes, beside Tornado: registrations, of which many come at once after a restart."""
+
+    def services(request: Request) -> Awaitable[Response] | None:
+        if request.method in ("GET", "HEAD", "DELETE"):
+            return None
+        if request.method != "POST":
+            raise MethodNotAllowed(request.method, ("DELETE", "GET", "HEAD", "POST"))
+        authorization = request.header(b"authorization")
+        check_token(token, authorization, request.peer, exempt)
+        registration = models.decode(request.body, models.Registration)
+        return register(registration, request.peer, token is not None and token.fits(authorization))
+
+    async def register(registration: models.Registration, peer: str, trusted: bool) -> Response:
+        return Response(200, models.encode(await registry.register(registration, peer, trusted)))
+
+    return {b"/services": services}

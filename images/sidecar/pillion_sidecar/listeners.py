@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pillion_common import __version__
 from pillion_common.clock import rfc3339
 from pillion_common.errors import Forbidden, InvalidInput, TooLarge, WrongHost
-from pillion_common.http.connection import Handler
+from pillion_common.http.interfaces import Handler
 from pillion_common.http.message import TEXT, Request, Response
 from pillion_common.http.router import Router
 from pillion_common.lifecycle import Readiness

@@ -8,60 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import httptools
 
 from pillion_common.errors import HeadTooLarge, InvalidInput, PillionError, TooLarge, Unavailable
+from pillion_common.http.interfaces import Home, Limits
 from pillion_common.http.message import Request, Response, error_response
 from pillion_common.logs import EventLog
 
 _log = EventLog("http")
-
-Handler = Callable[[Request], Response | Awaitable[Response]]
-
-
-class StreamingHandler(Protocol):
-    """A handler that writes its answer itself, piece by piece."""
-
-    def __call__(self, request: Request, connection: Connection) -> Awaitable[None]:
-        """Answer the request on the connection; done when the answer is written or the client has gone."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of a server. Times in seconds, sizes in bytes."""
-
-    head_bytes: int = 32 * 1024
-    head_count: int = 100
-    body_bytes: int = 1024 * 1024
-    pipelined: int = 16
-    connections: int = 2048
-    head_s: float = 10.0
-    body_s: float = 30.0
-    idle_s: float = 75.0
-    write_s: float = 30.0
-    linger_s: float = 2.0
-
-
-class Home(Protocol):
-    """What a connection needs of the server it belongs to."""
-
-    handler: Handler
-    streaming: StreamingHandler | None
-    limits: Limits
-    stopping: bool
-    now: float
-    date: bytes
-
-    def admit(self, connection: Connection) -> bool:
-        """Take a new connection in; False if there are too many."""
-
-    def forget(self, connection: Connection) -> None:
-        """Let a closed connection go."""
 
 
 class Connection(asyncio.Protocol):
@@ -223,13 +181,16 @@ class Connection(asyncio.Protocol):
             self._serve(request)
 
     def _serve(self, request: Request) -> None:
-        streaming = self._server.streaming
-        if streaming is not None:
-            self._answering = asyncio.ensure_future(streaming(request, self))
-            self._answering.add_done_callback(partial(self._streamed, request))
-            return
         try:
-            outcome = self._server.handler(request)
+            hot = self._server.hot.get(request.raw_path)
+            outcome = hot(request) if hot is not None else None
+            if outcome is None:
+                streaming = self._server.streaming
+                if streaming is not None:
+                    self._answering = asyncio.ensure_future(streaming(request, self))
+                    self._answering.add_done_callback(partial(self._streamed, request))
+                    return
+                outcome = self._server.handler(request)
         except Exception as exc:  # the outermost guard: a fault of ours must not end the connection without a word
             outcome = _explain(request, exc)
         if isinstance(outcome, Response):

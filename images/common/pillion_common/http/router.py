@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from pillion_common.errors import MethodNotAllowed, NotFound
-from pillion_common.http.connection import Handler
+from pillion_common.http.interfaces import Handler
 from pillion_common.http.message import Request, Response
 
 

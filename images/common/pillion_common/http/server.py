@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from email.utils import formatdate
 
 from pillion_common.config import Address
-from pillion_common.http.connection import Connection, Handler, Limits, StreamingHandler
+from pillion_common.http.connection import Connection
+from pillion_common.http.interfaces import Handler, HotHandler, Limits, StreamingHandler
 from pillion_common.http.message import Request, Response
 
 CLOSING_TICK_S = 0.01
@@ -15,9 +17,23 @@ SWEEP_S = 0.5
 
 
 class Server:
-    """Listens, holds the connections, keeps their time. Give it a handler, or a streaming one."""
+    """Listens, holds the connections, keeps their time. Give it a handler, or a streaming one.
 
-    def __init__(self, handler: Handler | None = None, *, streaming: StreamingHandler | None = None, limits: Limits | None = None) -> None:
+    Args:
+        handler, streaming: one of them answers what no hot route does.
+        hot: handlers by path that are asked first, and answer straight from bytes.
+        limits: bounds and times.
+    """
+
+    def __init__(
+        self,
+        handler: Handler | None = None,
+        *,
+        streaming: StreamingHandler | None = None,
+        hot: Mapping[bytes, HotHandler] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.hot = hot or {}
         self.handler: Handler = handler or _nothing_here
         self.streaming = streaming
         self.limits = limits or Limits()
