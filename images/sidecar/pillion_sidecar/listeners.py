@@ -22,6 +22,7 @@ from pillion_sidecar.settings import Settings
 from pillion_sidecar.spool import Spool
 
 MAX_MESSAGE_BYTES = 64 * 1024
+MAX_MADE = 4096
 
 _ALIVE = Response(200, b'{"State":"up"}\n')
 
@@ -78,6 +79,7 @@ class LocalFace:
         self._spool = spool
         self._readiness = readiness
         self._on_line = on_line
+        self._made: dict[int, tuple[ProviderEntry, bytes]] = {}
 
     def routes(self) -> Router:
         """Return the routes of the local listener."""
@@ -105,7 +107,16 @@ class LocalFace:
         entry = self._table.choose(name)
         if text:
             return Response(200, entry.url.encode() + b"\n", TEXT)
-        return Response(200, _json({**_shown(entry), "Stale": self._registrar.stale}))
+        return Response(200, self._rendered(entry) + (b"true}\n" if self._registrar.stale else b"false}\n"))
+
+    def _rendered(self, entry: ProviderEntry) -> bytes:
+        """Return an entry's JSON up to the value of Stale; made once, for the same entry is asked for again and again."""
+        known = self._made.get(id(entry))
+        if known is None or known[0] is not entry:
+            if len(self._made) >= MAX_MADE:
+                self._made.clear()
+            known = self._made[id(entry)] = entry, _json(_shown(entry)).rstrip(b"}\n") + b', "Stale": '
+        return known[1]
 
     def _all_providers(self, request: Request) -> Response:
         table = {name: [_shown(entry) for entry in self._table.all(name)] for name in self._table.names()}

@@ -111,26 +111,29 @@ class Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
-        self._headers.append((name.lower(), value))
-        if len(self._headers) > self._limits.head_count:
+        name = name.lower()
+        self._headers.append((name, value))
+        self._headers_size += len(name) + len(value) + 4
+        if len(self._headers) > self._limits.head_count or self._headers_size > self._limits.head_bytes:
             raise _head_too_large(self._limits)
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect":
+            self._wants_go_ahead = value.lower() == b"100-continue"
+        elif name == b"content-length" and value.isdigit() and int(value) > self._limits.body_bytes:
+            raise self._body_too_large()
 
     def on_headers_complete(self) -> None:  # noqa: D102
         self._head_done = True
-        if sum(len(name) + len(value) + 4 for name, value in self._headers) + len(self._target) > self._limits.head_bytes:
+        if self._headers_size + len(self._target) > self._limits.head_bytes:
             raise _head_too_large(self._limits)
-        method = self._parser.get_method().decode("latin-1")
         version = self._parser.get_http_version()
-        request = Request(method, self._target, self._headers, self.peer, version, self._parser.should_keep_alive())
-        self._request = request
-        length = request.header(b"content-length")
-        if length.isdigit() and int(length) > self._limits.body_bytes:
-            raise self._body_too_large()
-        hosts = sum(1 for name, _ in self._headers if name == b"host")
-        if hosts > 1 or (version == "1.1" and not request.header(b"host")):
-            raise InvalidInput(f"the request has {hosts or 'no'} Host headers; send one", code="bad_request")
+        if self._hosts > 1 or (version == "1.1" and not self._hosts):
+            raise InvalidInput(f"the request has {self._hosts or 'no'} Host headers; send one", code="bad_request")
+        method = self._parser.get_method().decode("latin-1")
+        self._request = Request(method, self._target, self._headers, self.peer, version, self._parser.should_keep_alive())
         self._expect_within(self._limits.body_s)
-        if request.header(b"expect").lower() == b"100-continue" and self._answering is None:
+        if self._wants_go_ahead and self._answering is None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, piece: bytes) -> None:  # noqa: D102
@@ -338,6 +341,9 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._headers_size = 0
+        self._hosts = 0
+        self._wants_go_ahead = False
         self._body: list[bytes] = []
         self._body_size = 0
         self._head_size = 0

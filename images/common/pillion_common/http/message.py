@@ -49,6 +49,8 @@ class Request:
         Raises:
             InvalidInput: one is given twice, or there are more than 32.
         """
+        if not self.raw_query:
+            return {}
         try:
             pairs = parse_qs(self.raw_query.decode("latin-1"), keep_blank_values=True, max_num_fields=32)
         except ValueError as exc:
