@@ -79,9 +79,9 @@ def load(table: type[T], program: str, argv: Sequence[str], environ: Mapping[str
     for field in fields:
         source, text = _pick(field, flags, environ, from_file)
         try:
-            values[field.name] = field.metadata["parse"](text)
             if field.metadata["required"] and not text:
                 raise ValueError(f"is needed: {field.metadata['help']}")
+            values[field.name] = field.metadata["parse"](text)
         except (ValueError, PillionError) as exc:
             faults.append(f"{source}: {_quoted(text)}{exc}")
     if faults:
