@@ -8,18 +8,36 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 
 from pillion_common.errors import HeadTooLarge, InvalidInput, PillionError, TooLarge, Unavailable
-from pillion_common.http.interfaces import Home, Limits
+from pillion_common.http.interfaces import Handler, HotHandler, Limits, StreamingHandler
 from pillion_common.http.message import Request, Response, error_response
 from pillion_common.logs import EventLog
 
 _log = EventLog("http")
+
+
+class Home(Protocol):
+    """What a connection needs of the server it belongs to."""
+
+    handler: Handler
+    hot: Mapping[bytes, HotHandler]
+    streaming: StreamingHandler | None
+    limits: Limits
+    stopping: bool
+    now: float
+    date: bytes
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection in; False if there are too many."""
+
+    def forget(self, connection: Connection) -> None:
+        """Let a closed connection go."""
 
 
 class Connection(asyncio.Protocol):

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pillion_common.http.message import Request, Response
-
-if TYPE_CHECKING:
-    from pillion_common.http.connection import Connection
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
 # A handler for one path, asked before all others; None leaves the request to them.
 HotHandler = Callable[[Request], Response | Awaitable[Response] | None]
 
 
+class AnswerStream(Protocol):
+    """What a streaming handler writes to. `on_close` is called when the client goes before the answer is out."""
+
+    on_close: Callable[[], None] | None
+
+    @property
+    def date(self) -> bytes:
+        """Return the Date header's value."""
+
+    def write(self, data: bytes) -> None:
+        """Write a piece; await `drained` before the next large one."""
+
+    async def drained(self) -> None:
+        """Wait until the client has taken enough of what was written.
+
+        Raises:
+            ConnectionResetError: the client has gone.
+        """
+
+
 class StreamingHandler(Protocol):
     """A handler that writes its answer itself, piece by piece."""
 
-    def __call__(self, request: Request, connection: Connection) -> Awaitable[None]:
+    def __call__(self, request: Request, connection: AnswerStream) -> Awaitable[None]:
         """Answer the request on the connection; done when the answer is written or the client has gone."""
 
 
@@ -37,21 +54,3 @@ class Limits:
     idle_s: float = 75.0
     write_s: float = 30.0
     linger_s: float = 2.0
-
-
-class Home(Protocol):
-    """What a connection needs of the server it belongs to."""
-
-    handler: Handler
-    hot: Mapping[bytes, HotHandler]
-    streaming: StreamingHandler | None
-    limits: Limits
-    stopping: bool
-    now: float
-    date: bytes
-
-    def admit(self, connection: Connection) -> bool:
-        """Take a new connection in; False if there are too many."""
-
-    def forget(self, connection: Connection) -> None:
-        """Let a closed connection go."""

@@ -12,7 +12,7 @@ from typing import Any
 from tornado import httputil
 
 from pillion_common.errors import InvalidInput
-from pillion_common.http.connection import Connection
+from pillion_common.http.interfaces import AnswerStream
 from pillion_common.http.message import Request, error_response
 
 
@@ -27,7 +27,7 @@ class _Context:
 class _Exchange(httputil.HTTPConnection):
     """One request and its answer, as Tornado's handlers see it."""
 
-    def __init__(self, request: Request, connection: Connection) -> None:
+    def __init__(self, request: Request, connection: AnswerStream) -> None:
         self.context = _Context(request.peer)
         self.done = asyncio.Event()
         self._request = request
@@ -103,7 +103,7 @@ class TornadoBridge:
     def __init__(self, application: httputil.HTTPServerConnectionDelegate) -> None:
         self._application = application
 
-    async def __call__(self, request: Request, connection: Connection) -> None:
+    async def __call__(self, request: Request, connection: AnswerStream) -> None:
         """Hand one whole request to the application and wait until its answer is written or the client has gone."""
         exchange = _Exchange(request, connection)
         exchange.set_close_callback(None)
