@@ -138,6 +138,13 @@ async def test_it_is_higher_after_a_second_restart_in_which_nothing_was_register
     assert (await lab.reopen()).revision > first + 1
 
 
+async def test_a_removal_of_an_earlier_generation_takes_nothing_away(lab: Lab) -> None:
+    await lab.store.load()
+    await lab.store.commit([put("i1", 2), put("i2", 1)])
+    await lab.store.commit([Remove("i1", 1, 3)])
+    assert sorted(one.record.instance_id for one in (await lab.reopen()).instances) == ["i1", "i2"]
+
+
 async def test_the_epoch_stays_as_long_as_the_memory(lab: Lab) -> None:
     epoch = (await lab.store.load()).epoch
     assert (await lab.reopen()).epoch == epoch

@@ -150,6 +150,18 @@ def test_a_segment_that_somebody_shortened_is_not_waited_for(tmp_path: Path) -> 
         assert spool.waiting == 0
 
 
+def test_lines_that_somebody_took_away_are_told(tmp_path: Path) -> None:
+    with closing(Spool(tmp_path / "spool", MAX, segment_bytes=200)) as spool:
+        keep(spool, *(f"m{n}" for n in range(20)))
+        first = min((tmp_path / "spool").glob("*.ndjson"))
+        gone = len(first.read_bytes().splitlines())
+        first.unlink()
+        assert messages(spool) == [f"m{n}" for n in range(gone, 20)]
+        keep(spool, "next")
+        [told] = [entry for entry in waiting(spool) if "Dropped" in entry]
+        assert told["Dropped"] == spool.dropped == gone
+
+
 def test_another_file_in_the_folder_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     folder.mkdir()

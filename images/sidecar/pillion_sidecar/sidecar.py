@@ -76,7 +76,7 @@ class Sidecar:
         self._readiness.close()
         if self._registering is not None:
             self._registering.cancel()  # it must not register again what is being withdrawn
-            await asyncio.wait((self._registering,))
+            await asyncio.wait((self._registering,), timeout=DEREGISTER_S)
         if not self._namespace.lost:
             await self._registrar.deregister(DEREGISTER_S)
         await self._life.tasks.stop()
