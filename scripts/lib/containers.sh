@@ -29,10 +29,32 @@ compose() {
 # base_images - the public images, or their stand-ins, that the compose file builds on.
 base_images() { compose config | sed -n 's/^ *[A-Z]*_BASE: //p' | sort -u; }
 
+# example_images - the public images, or their stand-ins, that compose/examples are made of.
+example_images() {
+  local file
+  for file in compose/examples/*.yml; do
+    # shellcheck disable=SC2086 # two words
+    $compose_command -f "$file" config | sed -n 's/^ *image: //p' | grep -v '^pillion/[a-z]*:dev$'
+  done
+}
+
 # ensure_base_images - each is here, or can be pulled, or stand-ins are made of Debian packages.
 ensure_base_images() {
-  local image
-  for image in $(base_images); do
+  # shellcheck disable=SC2046 # a word each
+  ensure_images '' $(base_images)
+}
+
+# ensure_example_images - the same for compose/examples.
+ensure_example_images() {
+  # shellcheck disable=SC2046 # a word each
+  ensure_images --examples $(example_images)
+}
+
+# ensure_images OPTION IMAGE... - OPTION is for scripts/base-images.
+ensure_images() {
+  local image option=$1
+  shift
+  for image in "$@"; do
     docker image inspect "$image" >/dev/null 2>&1 && continue
     case $image in
       pillion/base-*) say "the stand-in $image is not there any more" ;;
@@ -43,7 +65,8 @@ ensure_base_images() {
         ;;
     esac
     say "making stand-ins of Debian packages with scripts/base-images; this takes some minutes, once"
-    scripts/base-images || fail "without base images nothing can be built. Either load them (docker load), or run scripts/base-images as root on Debian, or use: scripts/up --native"
+    # shellcheck disable=SC2086 # none or one word
+    scripts/base-images $option || fail "without base images nothing can be built. Either load them (docker load), or run scripts/base-images as root on Debian, or use: scripts/up --native"
     return
   done
 }

@@ -11,15 +11,15 @@ from contextlib import AbstractContextManager
 
 import requests
 import uvloop
-from load import Result, drive, request, usage
+from figures import Row
+from load import Result, drive, request
+from machine import usage
 from programs import Program, eventually, program
 
 INSTANCES = 256
 PROVIDERS = 5
 LINE = b"x" * 200
 BATCH = 500
-
-Row = tuple[str, str, str, float]
 
 
 def one_round(seconds: float) -> list[Row]:

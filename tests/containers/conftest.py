@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from project import free_port
 from stack import ROOT, Stack
 
 PORTS = ("PILLION_REGISTRY_PORT", "PILLION_LOG_PORT", "PILLION_PORTAL_PORT", "PILLION_GRADING_PORT")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +21,7 @@ def docker_compose_file() -> str:
 @pytest.fixture(scope="session")
 def docker_compose_project_name() -> Iterator[str]:
     before = {name: os.environ.get(name) for name in PORTS}
-    os.environ.update({name: str(_free_port()) for name in PORTS})
+    os.environ.update({name: str(free_port()) for name in PORTS})
     yield f"pillion-test-{os.getpid()}"
     for name, value in before.items():
         if value is None:

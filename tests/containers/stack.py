@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,31 @@ SEND_LINES = """
   console.log(JSON.stringify({taken})); })();
 """
 
+# Runs in the registry's container, where the token is.
+FORGET_OTHERS = """
+import json, urllib.request as r
+token = open('/run/secrets/pillion/token').read().strip()
+for one in json.load(r.urlopen('http://127.0.0.1:3000/services'))['Services']:
+    if one['ServiceName'] not in ('LogService', 'GradingService', 'Portald'):
+        headers = {'Authorization': 'Bearer ' + token, 'Content-Type': 'text/plain'}
+        r.urlopen(r.Request('http://127.0.0.1:3000/services', one['ServiceURL'].encode(), headers, method='DELETE'))
+"""
+
+
+class Running:
+    """A command in a container that runs while a test goes on. A thread waits for it: the engine's client cannot close a stream."""
+
+    def __init__(self, container: Container, words: list[str]) -> None:
+        pool = ThreadPoolExecutor(1)
+        self._done = pool.submit(container.exec_run, words)
+        pool.shutdown(wait=False)
+
+    def output(self) -> bytes:
+        """Wait for its end, and return what it printed."""
+        code, output = self._done.result()
+        assert code == 0, output.decode()
+        return bytes(output)
+
 
 class Stack:
     """One compose project."""
@@ -44,12 +70,21 @@ class Stack:
         self.registry_url, self.log_url, self.portal_url, self.grading_url = (f"http://127.0.0.1:{port}" for port in ports.values())
         self._engine = docker.from_env()
 
-    def container(self, service: str) -> Container:
-        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
+    def container(self, service: str, project: str = "") -> Container:
+        labels = [f"com.docker.compose.project={project or self.project}", f"com.docker.compose.service={service}"]
         return self._engine.containers.list(all=True, filters={"label": labels})[0]
 
-    def containers(self) -> list[Container]:
-        return list(self._engine.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"}))
+    def containers(self, project: str = "") -> list[Container]:
+        return list(self._engine.containers.list(all=True, filters={"label": f"com.docker.compose.project={project or self.project}"}))
+
+    def has_image(self, name: str) -> bool:
+        return bool(self._engine.images.list(name))
+
+    def kill_as_the_kernel_would(self, container: Container) -> None:
+        """Kill a container's first process from outside: unlike `docker kill`, that leaves its restart policy in force."""
+        code = f"import os; os.kill({container.attrs['State']['Pid']}, 9)"
+        options = {"entrypoint": "python3", "user": "0", "pid_mode": "host", "network_mode": "none", "remove": True}
+        self._engine.containers.run("pillion/sidecar:dev", ["-c", code], **options)
 
     def start_all(self) -> None:
         """Start what is stopped, and wait until all is healthy."""
@@ -72,6 +107,11 @@ class Stack:
         listed = requests.get(f"{self.registry_url}/services", timeout=CALL_S).json()["Services"]
         return {instance["ServiceName"]: instance["State"] for instance in listed}
 
+    def forget_others(self) -> None:
+        """Remove the instances that are not of this stack from the registry, as somebody who knows the token."""
+        code, output = self.container("registry").exec_run(["python3", "-c", FORGET_OTHERS])
+        assert code == 0, output.decode()
+
     def portal_knows(self) -> str:
         """Return the provider of GradingService that Portald's sidecar gives, or nothing."""
         code = "fetch('http://127.0.0.1:7071/providers/GradingService').then(async r => console.log(r.status, (await r.text()).trim()))"
@@ -83,9 +123,9 @@ class Stack:
         assert code == 0, output.decode()
         return str(output.decode().strip())
 
-    def start_in_portal(self, javascript: str) -> Any:
-        """Start a script in Portald's container; iterate over the result to wait for its output."""
-        return self.container("portal").exec_run(["node", "-e", javascript], stream=True).output
+    def start_in_portal(self, javascript: str) -> Running:
+        """Start a script in Portald's container."""
+        return Running(self.container("portal"), ["node", "-e", javascript])
 
     def lines(self, **query: str) -> list[dict[str, Any]]:
         """Return entries of the log service."""

@@ -55,7 +55,7 @@ def test_a_restarted_registry_withdraws_nothing_and_no_lookup_fails(whole: Stack
     started = time.monotonic()
     eventually(lambda: _answers(whole) and set(whole.states().values()) == {"up"}, 10.0)
     print(f"all up {time.monotonic() - started:.2f} s after the start")
-    outcome = json.loads(b"".join(lookups))
+    outcome = json.loads(lookups.output())
     assert outcome["asked"] > 500
     assert outcome["failed"] == 0
     after = whole.in_portal("fetch('http://127.0.0.1:7071/providers').then(async r => console.log(await r.text()))")
@@ -69,7 +69,7 @@ def test_lines_sent_while_the_log_service_is_gone_for_20_s_are_all_there_once(wh
     whole.container("log").kill()
     time.sleep(20)
     whole.container("log").start()
-    assert json.loads(b"".join(sending)) == {"taken": 1000}
+    assert json.loads(sending.output()) == {"taken": 1000}
     wanted = [f"{mark} line {n}" for n in range(1000)]
     eventually(lambda: _answers_log(whole) and len(whole.lines(q=mark, limit="10000")) >= 1000, 60.0)
     assert [entry["Message"] for entry in whole.lines(q=mark, limit="10000")] == wanted

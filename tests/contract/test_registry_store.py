@@ -1,20 +1,20 @@
-"""What every store of the registry promises, over every store."""
+"""What every store of the registry promises, over every store. What SQLite alone must bear: test_sqlite_store."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pillion_common.errors import ConfigError, PillionError, StorageFull, Unavailable
+from pillion_common.errors import ConfigError, PillionError
 from pillion_common.models import ProviderEntry, Registration, State
 from pillion_registry.catalog import Record
 from pillion_registry.store import Store, open_store
 from pillion_registry.store.base import Acknowledged, Put, Remove, SetState, Stored
-from pillion_registry.store.sqlite import SqliteStore
 
 A = "http://10.0.0.1:80"
 FULL = Registration(
@@ -185,105 +185,70 @@ async def test_close_keeps_what_was_committed_and_may_be_called_twice(lab: Lab) 
     await lab.store.close()
 
 
+async def test_submit_tells_once_in_the_loops_thread_and_never_before_it_returns(lab: Lab) -> None:
+    await lab.store.load()
+    told: list[tuple[PillionError | None, str]] = []
+    lab.store.submit([put()], lambda error: told.append((error, threading.current_thread().name)))
+    assert told == []
+    await lab.store.commit([put("i2", 2)])
+    await asyncio.sleep(0)
+    assert told == [(None, "MainThread")]
+    assert [one.record.instance_id for one in (await lab.reopen()).instances] == ["i1", "i2"]
+
+
+async def test_what_is_submitted_and_committed_is_applied_in_the_order_of_the_calls(lab: Lab) -> None:
+    await lab.store.load()
+    order: list[str] = []
+    lab.store.submit([put()], lambda _: order.append("put"))
+    lab.store.submit([SetState("i1", 1, State.UP, None, 2.0, 0)], lambda _: order.append("up"))
+    lab.store.submit([Remove("i1", 1, 2), put("i1", 2)], lambda _: order.append("again"))
+    await lab.store.commit([SetState("i1", 2, State.DRAINING, "leaving", 3.0, 0)])
+    await asyncio.sleep(0)
+    assert order == ["put", "up", "again"]
+    (one,) = (await lab.reopen()).instances
+    assert (one.record.generation, one.state, one.reason) == (2, State.DRAINING, "leaving")
+
+
+async def test_a_caller_that_fails_when_told_harms_no_other(lab: Lab) -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    await lab.store.load()
+    told: list[PillionError | None] = []
+
+    def fail(error: PillionError | None) -> None:
+        raise RuntimeError("a caller's own fault")
+
+    lab.store.submit([put("i1", 1)], fail)
+    lab.store.submit([put("i2", 2)], told.append)
+    await asyncio.wait_for(lab.store.commit([put("i3", 3)]), 5)
+    await asyncio.sleep(0)
+    assert told == [None]
+    assert [str(fault["exception"]) for fault in faults] == ["a caller's own fault"]
+    assert len((await lab.reopen()).instances) == 3
+
+
+@pytest.mark.parametrize(
+    "registration",
+    [
+        Registration("Log", A),
+        Registration("Log", A, (), zone="", tags=(), metadata={}),
+        Registration("Log", A, metadata={"quotes": "'\"`\\ $[0] %s ?", "null": "a\x00b", "words": "ä\u2028\U0001f600\ud7ff"}),
+        Registration("Log", A, metadata={f"k{n}": "x" * 1000 for n in range(10)}),
+    ],
+    ids=["least", "empty", "strange characters", "10 KB"],
+)
+async def test_a_registration_comes_back_to_the_letter(lab: Lab, registration: Registration) -> None:
+    await lab.store.load()
+    await lab.store.commit([Put(a_record(registration=registration), State.UP, 1753300000.1234567, (), 1)])
+    await lab.store.commit([SetState("i1", 1, State.DOWN, 'it\'s "ä"\x00', 1753300000.7654321, 2)])
+    (one,) = (await lab.reopen()).instances
+    assert one.record == a_record(registration=registration)
+    assert (one.state, one.reason, one.since_s) == (State.DOWN, 'it\'s "ä"\x00', 1753300000.7654321)
+    await lab.store.commit([SetState("i1", 1, State.UP, None, 5.0, 3)])
+    assert (await lab.reopen()).instances[0].reason is None
+
+
 @pytest.mark.parametrize("uri", ["", "mysql:x", "sqlite:", "memory:x", "registry.db"])
 def test_an_unknown_uri_is_a_configuration_fault(uri: str) -> None:
     with pytest.raises(ConfigError, match="use sqlite:PATH or memory:"):
         open_store(uri)
-
-
-# SQLite alone: what a disk can do to it.
-
-
-async def test_after_close_a_commit_is_refused_and_does_not_hang(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "r.db")
-    await store.load()
-    await store.close()
-    with pytest.raises(Unavailable):
-        await asyncio.wait_for(store.commit([put()]), 5)
-
-
-async def test_it_keeps_its_promise_to_the_disk(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "r.db")
-    await store.load()
-    assert store._connection is not None
-    assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    await store.close()
-
-
-async def refused(path: Path) -> str:
-    store = SqliteStore(path)
-    with pytest.raises(PillionError) as caught:
-        await store.load()
-    await store.close()
-    return caught.value.message
-
-
-async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    message = await refused(tmp_path / "none" / "r.db")
-    assert str(tmp_path / "none" / "r.db") in message
-    assert "check the folder" in message
-
-
-async def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "r.db"
-    path.write_bytes(b"this is not a database" * 1000)
-    assert "not a database" in await refused(path)
-    assert path.read_bytes() == b"this is not a database" * 1000
-
-
-def spoil(column: str, value: object) -> Callable[[sqlite3.Connection], object]:
-    return lambda connection: connection.execute(f"UPDATE instances SET {column} = ?", (value,))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        spoil("registration", b"not json"),
-        spoil("known", b"not json"),
-        spoil("state", "asleep"),
-        lambda connection: connection.execute("UPDATE meta SET value = 'x' WHERE key = 'revision'"),
-    ],
-    ids=["registration", "known", "state", "revision"],
-)
-async def test_a_damaged_row_is_told_with_the_name_of_the_file(tmp_path: Path, damage: Callable[[sqlite3.Connection], object]) -> None:
-    path = tmp_path / "r.db"
-    store = SqliteStore(path)
-    await store.load()
-    await store.commit([put()])
-    await store.close()
-    connection = sqlite3.connect(path)
-    damage(connection)
-    connection.commit()
-    connection.close()
-    assert str(path) in await refused(path)
-
-
-async def test_a_failed_write_is_told_keeps_nothing_of_it_and_the_next_works(tmp_path: Path) -> None:
-    path = tmp_path / "r.db"
-    store = SqliteStore(path)
-    await store.load()
-    assert store._connection is not None
-    await store.commit([put("before", 1)])
-    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    big = Registration("Log", A, metadata={str(n): "x" * 1000 for n in range(60)})
-    with pytest.raises(StorageFull) as caught:
-        await store.commit([Put(a_record("half", 2), State.UP, 1.0, (), 2), Put(a_record("big", 3, big), State.UP, 1.0, (), 3)])
-    assert (caught.value.status, caught.value.retry_after_s) == (507, 5)
-    store._connection.execute("PRAGMA max_page_count = 100000")
-    await store.commit([put("after", 4)])
-    await store.close()
-    again = SqliteStore(path)
-    assert [one.record.instance_id for one in (await again.load()).instances] == ["before", "after"]
-    await again.close()
-
-
-async def test_a_fault_of_the_writer_never_leaves_a_commit_waiting(tmp_path: Path) -> None:
-    """A change that cannot be written at all (a number SQLite cannot hold) is refused, and the writer lives on."""
-    store = SqliteStore(tmp_path / "r.db")
-    await store.load()
-    with pytest.raises(PillionError):
-        await asyncio.wait_for(store.commit([put(generation=2**70)]), 3)
-    await asyncio.wait_for(store.commit([put("good", 1)]), 3)
-    await store.close()

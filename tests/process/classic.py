@@ -24,6 +24,7 @@ class Classic:
     Attributes:
         heartbeat, patch: what the two endpoints do: "ok", "hang", "reset", or a status code.
         delay_s: time before each patch is answered.
+        heartbeat_delay_s: time before each heartbeat is answered.
         body: the heartbeat's body.
         http_1_1: False answers as an HTTP/1.0 server, which closes after each answer.
         table: (name, URL) pairs as a classic client keeps them: Added appended, Removed taken out.
@@ -34,6 +35,7 @@ class Classic:
         self.heartbeat: str | int = "ok"
         self.patch: str | int = "ok"
         self.delay_s = 0.0
+        self.heartbeat_delay_s = 0.0
         self.body = b""
         self.http_1_1 = True
         self.heartbeats: list[float] = []
@@ -158,6 +160,7 @@ def _handler(peer: Classic) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self.protocol_version = "HTTP/1.1" if peer.http_1_1 else "HTTP/1.0"
             peer.heartbeats.append(time.monotonic())
+            time.sleep(peer.heartbeat_delay_s)
             self._answer(peer.heartbeat, peer.body)
 
         def do_POST(self) -> None:

@@ -87,7 +87,8 @@ class Program:
 @contextmanager
 def program(command: str, *words: str, env: dict[str, str] | None = None) -> Iterator[Program]:
     """Run `pillion COMMAND …` on a free port of loopback until the block ends; then it must stop cleanly unless it has ended already."""
-    listen = () if "--listen" in words or command == "run" else ("--listen", "127.0.0.1:0")
+    told = "--listen" in words or command == "run" or "PILLION_LISTEN" in (env or {})
+    listen = () if told else ("--listen", "127.0.0.1:0")
     running = Program((command, *listen, *words), env or {})
     try:
         assert running.addresses

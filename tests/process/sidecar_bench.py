@@ -68,11 +68,12 @@ def app() -> Iterator[App]:
 
 
 class Sidecar:
-    """A sidecar as the app beside it sees it: `url` of its local listener, `peer` of the one for the registry."""
+    """A sidecar as the app beside it sees it: `url` of its local listener, `peer` of the one for the registry, `dns` if it answers that."""
 
     def __init__(self, running: Program) -> None:
         self.program = running
-        self.peer, self.url = running.addresses
+        self.peer, self.url, *more = running.addresses
+        self.dns = more[0] if more else ""
 
     def get(self, path: str, **headers: str) -> requests.Response:
         return requests.get(self.url + path, timeout=ASK_S, headers=headers)

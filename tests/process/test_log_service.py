@@ -56,6 +56,17 @@ def test_client_of_http_1_0_is_answered_and_let_go(shared: Program) -> None:
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+def test_client_that_leaves_before_the_answer_harms_nobody(shared: Program) -> None:
+    host, _, port = shared.url.removeprefix("http://").partition(":")
+    for number in range(20):
+        with socket.create_connection((host, int(port)), WAIT_S) as peer:
+            peer.sendall(b"POST /log HTTP/1.1\r\nHost: log\r\nContent-Length: 12\r\n\r\n[Gone] - %3d" % number)
+    assert post(shared.url + "/log", "[Gone] - last").status_code == 200
+    kept = [json.loads(line)["Message"] for line in get(shared.url + "/logs?service=Gone").text.splitlines()]
+    assert sorted(kept) == sorted([*(f"{number:3d}" for number in range(20)), "last"])
+    assert shared.events("request_failed") == []
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_log_takes_nothing_but_post(shared: Program, method: str) -> None:
     answer = requests.request(method, shared.url + "/log", timeout=WAIT_S)

@@ -11,7 +11,9 @@ import requests
 from classic import Classic
 from programs import eventually, program
 
-QUICK = ("--heartbeat-interval", "100ms", "--heartbeat-timeout", "150ms", "--heartbeat-misses", "1")
+# The peers live in this process: the time-out has to be far above any pause of its own, the registry's pause above the time-out.
+QUICK = ("--heartbeat-interval", "100ms", "--heartbeat-timeout", "1s", "--heartbeat-misses", "1")
+PAUSE_S = 1.5
 
 
 def test_a_registry_that_was_paused_withdraws_nobody() -> None:
@@ -21,10 +23,12 @@ def test_a_registry_that_was_paused_withdraws_nobody() -> None:
         for number, peer in enumerate(peers):
             assert peer.register(registry.url, f"S{number}").status_code == 200
         eventually(lambda: len(requests.get(f"{registry.url}/services?state=up", timeout=5).json()["Services"]) == 20)
-        # Every time-out of a check under way runs off while it stands still.
+        for peer in peers:
+            peer.heartbeat_delay_s = 0.2
+        # So checks are under way at any moment, and their time-outs run off while the registry stands still.
         for _ in range(3):
             os.kill(registry.process.pid, signal.SIGSTOP)
-            time.sleep(1.0)
+            time.sleep(PAUSE_S)
             os.kill(registry.process.pid, signal.SIGCONT)
             time.sleep(0.6)
         assert registry.events("instance_down") == []

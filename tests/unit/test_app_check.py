@@ -4,59 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
+from watched_app import free_port, settings, watched
 
 from pillion_common.config import Address
 from pillion_common.http.message import Request, Response
 from pillion_common.http.server import Server
 from pillion_common.names import parse_url
-from pillion_sidecar.app_check import AppCheck
-from pillion_sidecar.settings import Check
+from pillion_sidecar.check.app_check import AppCheck
 
 LONG_S = 30.0  # an interval that no test waits for: what is seen earlier was seen by the tripwire
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Watched:
-    """A running check, and the (well, reason) pairs it told."""
-
-    def __init__(self, check: Check, port: int, interval_s: float, timeout_s: float) -> None:
-        self.told: list[tuple[bool, str]] = []
-        self.check = AppCheck(check, "127.0.0.1", port, interval_s=interval_s, timeout_s=timeout_s, on_change=self._note)
-
-    def _note(self, well: bool, reason: str) -> None:
-        self.told.append((well, reason))
-
-    async def until(self, well: bool, within_s: float = 3.0) -> float:
-        started = time.monotonic()
-        async with asyncio.timeout(within_s):
-            while self.check.well is not well:
-                await asyncio.sleep(0.002)
-        return time.monotonic() - started
-
-
-@asynccontextmanager
-async def watched(check: Check, port: int, interval_s: float = 0.05, timeout_s: float = 1.0) -> AsyncIterator[Watched]:
-    seen = Watched(check, port, interval_s, timeout_s)
-    task = asyncio.create_task(seen.check.run())
-    try:
-        yield seen
-    finally:
-        assert not task.done(), "a check goes on for ever"
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        seen.check.close()
-        await asyncio.sleep(0)
 
 
 class TcpApp:
@@ -110,13 +70,13 @@ async def serve() -> AsyncIterator[HttpServe]:
 
 
 async def test_an_app_that_was_not_checked_yet_is_not_well() -> None:
-    check = AppCheck(Check("tcp"), "127.0.0.1", 1, interval_s=1, timeout_s=1, on_change=lambda well, reason: None)
+    check = AppCheck(settings("tcp", 1), lambda well, reason: None)
     assert not check.well
     assert check.reason == "it was not checked yet"
 
 
 async def test_none_means_well_for_ever() -> None:
-    async with watched(Check("none"), free_port()) as seen:
+    async with watched("none", free_port()) as seen:
         await asyncio.sleep(0.1)
         assert seen.check.well
         assert seen.check.reason == ""
@@ -124,7 +84,7 @@ async def test_none_means_well_for_ever() -> None:
 
 
 async def test_an_open_port_is_well(app: TcpApp) -> None:
-    async with watched(Check("tcp"), app.port) as seen:
+    async with watched("tcp", app.port) as seen:
         await seen.until(True)
         await asyncio.sleep(0.2)
         assert seen.told == [(True, "")]
@@ -132,7 +92,7 @@ async def test_an_open_port_is_well(app: TcpApp) -> None:
 
 async def test_a_closed_port_is_not_and_says_why() -> None:
     port = free_port()
-    async with watched(Check("tcp"), port) as seen:
+    async with watched("tcp", port) as seen:
         await asyncio.sleep(0.2)
         assert not seen.check.well
         assert seen.check.reason == f"port {port} took no connection: Connection refused"
@@ -151,7 +111,7 @@ async def test_a_port_that_hangs_is_given_up_in_time() -> None:
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
             fillers.append(filler)
-        async with watched(Check("tcp"), port, timeout_s=0.1) as seen:
+        async with watched("tcp", port, timeout_s=0.1) as seen:
             await asyncio.sleep(0.3)
             assert not seen.check.well
             assert seen.check.reason == f"port {port} took no connection within 0.1 s"
@@ -160,12 +120,12 @@ async def test_a_port_that_hangs_is_given_up_in_time() -> None:
 
 
 async def test_an_app_that_dies_is_noticed_at_once_and_its_return_at_the_next_check(app: TcpApp) -> None:
-    async with watched(Check("tcp"), app.port, interval_s=LONG_S) as seen:
+    async with watched("tcp", app.port, interval_s=LONG_S) as seen:
         await seen.until(True)
         await asyncio.sleep(0.1)
         await app.die()
         assert await seen.until(False, 1.0) < 0.3
-    async with watched(Check("tcp"), app.port) as seen:
+    async with watched("tcp", app.port) as seen:
         await asyncio.sleep(0.1)
         await app.start()
         await seen.until(True)
@@ -173,7 +133,7 @@ async def test_an_app_that_dies_is_noticed_at_once_and_its_return_at_the_next_ch
 
 
 async def test_each_change_is_told_once(app: TcpApp) -> None:
-    async with watched(Check("tcp"), app.port) as seen:
+    async with watched("tcp", app.port) as seen:
         await seen.until(True)
         await app.die()
         await seen.until(False)
@@ -192,7 +152,7 @@ async def test_an_app_that_hangs_up_idle_connections_is_not_checked_in_a_busy_lo
         writer.close()
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with watched(Check("tcp"), server.sockets[0].getsockname()[1], interval_s=LONG_S) as seen:
+    async with watched("tcp", server.sockets[0].getsockname()[1], interval_s=LONG_S) as seen:
         await asyncio.sleep(0.5)
         assert seen.check.well
         assert 1 < taken <= 12
@@ -208,7 +168,7 @@ async def test_the_statuses_of_an_http_check(serve: HttpServe, status: int, well
         return Response(status)
 
     port = await serve(answer)
-    async with watched(Check("http", "/ok?deep=1"), port) as seen:
+    async with watched("http:/ok?deep=1", port) as seen:
         await asyncio.sleep(0.15)
         assert seen.check.well is well
         assert seen.check.reason == ("" if well else f"/ok?deep=1 answered {status}")
@@ -221,7 +181,7 @@ async def test_an_http_app_that_hangs_is_given_up_in_time(serve: HttpServe) -> N
         raise AssertionError
 
     port = await serve(never)
-    async with watched(Check("http", "/ok"), port, timeout_s=0.1) as seen:
+    async with watched("http:/ok", port, timeout_s=0.1) as seen:
         await asyncio.sleep(0.3)
         assert seen.check.reason == f"127.0.0.1:{port} did not answer within 0.1 s"
 
@@ -229,7 +189,7 @@ async def test_an_http_app_that_hangs_is_given_up_in_time(serve: HttpServe) -> N
 async def test_an_http_app_that_refuses_and_comes_back(serve: HttpServe) -> None:
     well = False
     port = await serve(lambda request: Response(200 if well else 503))
-    async with watched(Check("http", "/ok"), port) as seen:
+    async with watched("http:/ok", port) as seen:
         await asyncio.sleep(0.1)
         assert not seen.check.well
         well = True
@@ -242,7 +202,7 @@ async def test_an_http_app_that_refuses_and_comes_back(serve: HttpServe) -> None
 async def test_an_http_app_that_dies_is_noticed_at_once() -> None:
     server = Server(lambda request: Response(200))
     port = parse_url(await server.listen(Address("127.0.0.1", 0)), "url").port
-    async with watched(Check("http", "/ok"), port, interval_s=LONG_S) as seen:
+    async with watched("http:/ok", port, interval_s=LONG_S) as seen:
         await seen.until(True)
         await asyncio.sleep(0.1)
         await server.close(0)
@@ -257,7 +217,7 @@ async def test_what_is_no_http_is_not_well(app: TcpApp) -> None:
         writer.close()
 
     server = await asyncio.start_server(babble, "127.0.0.1", 0)
-    async with watched(Check("http", "/"), server.sockets[0].getsockname()[1]) as seen:
+    async with watched("http:/", server.sockets[0].getsockname()[1]) as seen:
         await asyncio.sleep(0.2)
         assert not seen.check.well
         assert seen.check.reason != "it was not checked yet"
@@ -277,8 +237,66 @@ async def test_an_http_app_that_closes_after_each_answer_is_asked_once_an_interv
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with watched(Check("http", "/"), server.sockets[0].getsockname()[1], interval_s=0.5) as seen:
+    async with watched("http:/", server.sockets[0].getsockname()[1], interval_s=0.5) as seen:
         await asyncio.sleep(1.2)
         assert seen.check.well
         assert asked <= 4
     server.close()
+
+
+class Waiting:
+    """An app that ends as many do: it takes no more connections, and waits until those it has are closed."""
+
+    async def __aenter__(self) -> Waiting:
+        self.left = asyncio.Event()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read()
+        writer.close()
+        self.left.set()
+
+    def take_no_more(self) -> None:
+        self.left.clear()
+        self._server.close()
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_app_that_ends_does_not_wait_for_the_tripwire(told: bool) -> None:
+    async with Waiting() as app:
+        check = AppCheck(settings("tcp", app.port, 0.1), lambda well, reason: None)
+        task = asyncio.create_task(check.run())
+        try:
+            async with asyncio.timeout(3):
+                while not check.well:
+                    await asyncio.sleep(0.01)
+                app.take_no_more()
+                if told:
+                    check.let_go()
+                await app.left.wait()
+        finally:
+            task.cancel()
+            check.close()
+
+
+async def test_after_letting_go_the_app_is_still_looked_at() -> None:
+    async with Waiting() as app:
+        check = AppCheck(settings("tcp", app.port, 0.05), lambda well, reason: None)
+        check.let_go()
+        task = asyncio.create_task(check.run())
+        try:
+            async with asyncio.timeout(3):
+                while not check.well:
+                    await asyncio.sleep(0.01)
+                app.take_no_more()
+                while check.well:
+                    await asyncio.sleep(0.01)
+        finally:
+            task.cancel()
+            check.close()

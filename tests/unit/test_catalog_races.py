@@ -89,8 +89,8 @@ async def test_a_replaced_instance_is_neither_checked_nor_told_any_more(lab: Lab
     await lab.register(A, instance_id="old", required_services=("Db",))
     await lab.register(A, instance_id="new")
     assert lab.there() == [("new", A)]
-    assert "old" not in lab.registry._prober._records
-    assert "old" not in lab.registry._notifier._dependents
+    assert "old" not in lab.registry._prober._targets
+    assert "old" not in lab.registry._notifier._outboxes
 
 
 async def test_the_bound_on_instances_holds_for_registrations_at_once() -> None:
@@ -117,7 +117,7 @@ async def test_what_could_not_be_stored_is_not_registered_and_nobody_is_told(lab
 async def test_lanes_leave_nothing_behind(lab: Lab) -> None:
     await asyncio.gather(*(lab.register(f"{A}{n}") for n in range(20)))
     await asyncio.gather(*(lab.registry.deregister(f"{A}{n}") for n in range(20)))
-    assert lab.registry._lanes == {}
+    assert lab.registry._lanes.busy == {}
 
 
 async def test_a_report_of_down_is_believed_at_once_and_one_of_up_after_a_check(lab: Lab) -> None:

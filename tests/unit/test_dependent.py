@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pillion_common.models import Patch, ProviderEntry
-from pillion_registry.dependent import Delivery, Dependent
+from pillion_registry.dependent import Delivery, Knowledge, Providers, fresh, plan
 from pillion_registry.provider_set import EMPTY, ProviderSet
 
 NAMES = ("Log", "Db")
@@ -32,10 +32,25 @@ class World:
         self.sets[name] = ProviderSet(entries, frozenset(kept))
 
 
+class Dependent:
+    """A dependent as the notifier handles it: a patch is planned, and acknowledged or not."""
+
+    def __init__(self, classic: bool, *requires: str) -> None:
+        self.classic = classic
+        self.known: Knowledge = fresh(requires or NAMES, classic)
+
+    def plan(self, providers: Providers, revision: int, epoch: str) -> Delivery | None:
+        planned = plan(self.known, self.classic, providers, revision, epoch)
+        if planned.delivery is None:
+            self.known = planned.known
+        return planned.delivery
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        self.known = delivery.result
+
+
 def a_dependent(classic: bool, *requires: str) -> Dependent:
-    dependent = Dependent("i", 1, requires or NAMES, classic)
-    dependent.start_afresh()
-    return dependent
+    return Dependent(classic, *requires)
 
 
 def told(delivery: Delivery | None) -> tuple[list[str], list[str]]:
@@ -225,3 +240,22 @@ def test_after_a_restart_whoever_knows_a_provider_keeps_it_until_its_check_is_do
             receiver.take(delivery.patch)
             dependent.acknowledge(delivery)
         assert {url for _, url in receiver.table} == up | kept
+
+
+@pytest.mark.parametrize("classic", [True, False])
+def test_who_acknowledged_the_same_shares_one_knowledge(classic: bool) -> None:
+    world = World()
+    world.set("Log", ("http://a",))
+    known = fresh(("Log",), classic)
+    assert fresh(("Log",), classic) is known
+    first = plan(known, classic, world.providers, world.revision, "e")
+    assert first.known is known
+    assert first.delivery is not None
+    later = plan(first.delivery.result, classic, world.providers, world.revision, "e")
+    assert later.delivery is None
+    assert later.known is first.delivery.result, "nothing changed, so nobody gets another object"
+
+
+def test_knowledge_cannot_be_changed_under_those_who_share_it() -> None:
+    with pytest.raises(TypeError):
+        fresh(("Log",), True).sets["Log"] = EMPTY  # type: ignore[index]

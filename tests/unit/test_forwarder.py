@@ -17,9 +17,9 @@ from pillion_common.http.message import Request, Response
 from pillion_common.http.server import Server
 from pillion_common.models import Patch, ProviderEntry
 from pillion_common.trust import Token
-from pillion_sidecar.forwarder import Forwarder
-from pillion_sidecar.providers import ProviderTable
-from pillion_sidecar.spool import Spool
+from pillion_sidecar.logs.forwarder import Forwarder
+from pillion_sidecar.logs.spool import Spool
+from pillion_sidecar.table.providers import ProviderTable
 
 SECRET = "s3cret-s3cret-s3cret"
 
@@ -150,7 +150,7 @@ async def test_lines_wait_for_a_provider_and_the_turns_are_told(
         await until(lambda: "log lines wait in the spool: no provider of LogService is up now" in caplog.text)
         await asyncio.sleep(0.3)
         provide(table, log.url)
-        forwarder.nudge()
+        forwarder.try_now()
         await until(lambda: not spool.waiting, 0.5)
     assert log.messages() == ["a", "b"]
     assert caplog.text.count("log lines wait in the spool") == 1

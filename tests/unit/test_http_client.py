@@ -9,6 +9,7 @@ import pytest
 from async_peer import OK, Peer, Reader, Writer, answers, channel, get, opened, peer_that
 
 from pillion_common.errors import PeerBroken, PeerClosed
+from pillion_common.http import answers as module
 
 
 @pytest.fixture(autouse=True)
@@ -128,3 +129,79 @@ async def test_a_redirect_is_an_answer_and_not_followed() -> None:
         answer = await get(peer)
         assert answer.status == 302
         assert peer.connections == 1
+
+
+async def test_many_messages_that_lead_nowhere_are_broken() -> None:
+    async with peer_that(answers(b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000)) as peer:
+        with pytest.raises(PeerBroken):
+            await get(peer)
+
+
+async def test_trailers_without_end_are_broken_before_they_fill_the_memory() -> None:
+    async def behave(peer: Peer, reader: Reader, writer: Writer) -> None:
+        await peer.head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: ")
+        for _ in range(2000):
+            writer.write(b"y" * 10_000)
+            await writer.drain()
+
+    async with peer_that(behave) as peer:
+        with pytest.raises(PeerBroken):
+            await get(peer)
+
+
+async def test_a_switch_of_protocols_is_broken() -> None:
+    async with peer_that(answers(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")) as peer:
+        with pytest.raises(PeerBroken):
+            await get(peer)
+
+
+async def test_an_answer_is_told_from_all_others_however_alike_and_however_often() -> None:
+    async def behave(peer: Peer, reader: Reader, writer: Writer) -> None:
+        while True:
+            number = int((await peer.head(reader)).split()[1][1:])
+            body = b"%04d" % (number % 7)
+            writer.write(b"HTTP/1.1 %d OK\r\nX: %d\r\nContent-Length: 4\r\n\r\n%b" % (200 + number % 2, number % 3, body))
+
+    async with peer_that(behave) as peer:
+        channels = [channel(peer) for _ in range(3)]
+        for number in range(200):
+            answer = await channels[number % 3].request("GET", f"/{number}", timeout_s=1.0)
+            assert (answer.status, answer.headers[0], answer.body) == (
+                200 + number % 2,
+                (b"x", b"%d" % (number % 3)),
+                b"%04d" % (number % 7),
+            )
+
+
+async def test_only_whole_answers_with_a_length_are_remembered_and_no_more_than_the_bound() -> None:
+    for answer in (
+        OK,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        OK + OK,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000,
+    ):
+        module.memo.clear()
+        async with peer_that(answers(answer)) as peer:
+            await get(peer)
+        assert list(module.memo) == ([OK] if answer == OK else [])
+    for number in range(module.MEMO_ANSWERS + 1):
+        module.remember(b"%d" % number, module.Answer(200, (), b""))
+    assert 1 <= len(module.memo) <= module.MEMO_ANSWERS
+    module.memo.clear()
+
+
+async def test_the_bound_on_an_answer_holds_for_remembered_ones_too() -> None:
+    async with peer_that(answers(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nabcdefgh")) as peer:
+        assert (await get(peer)).body == b"abcdefgh"
+        assert (await get(peer, max_answer=3)).body == b"abc"
+
+
+async def test_a_part_of_an_answer_that_looks_like_a_whole_one_is_a_part() -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(OK)
+    async with peer_that(answers(OK)) as peer:
+        assert (await get(peer)).body == b"ok"
+    async with peer_that(answers(whole, OK)) as peer:
+        assert (await get(peer)).body == OK

@@ -100,6 +100,45 @@ def test_a_head_without_end_is_431() -> None:
         assert peer.answer().status == 431
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "flood"),
+    [
+        (b"0\r\n", b"X: y\r\n"),
+        (b"0\r\nX: ", b"y" * 100),
+        (b"5;", b"a=b;" * 20),
+        (b"", b"1;" + b"a" * 1000 + b"\r\nx\r\n"),
+    ],
+    ids=["many trailers", "one long trailer", "an endless extension", "a long extension for each byte"],
+)
+def test_what_frames_a_body_is_bounded(begin: bytes, flood: bytes) -> None:
+    """Else it costs the reader time, and a trailer memory, as long as the sender likes."""
+    with limited(body_s=5.0, linger_s=5.0) as server, RawPeer(server.port) as peer:
+        peer.send(CHUNKED + begin)
+        time.sleep(0.02)
+        for _ in range(100):
+            peer.send(flood * 8)
+        peer.half_close()
+        got = peer.answer()
+        assert (got.status, got.json()["Error"]) == (431, "head_too_large")
+        assert peer.closed()
+
+
+def test_a_body_may_come_in_chunks_of_a_byte() -> None:
+    with limited(body_s=5.0) as server, RawPeer(server.port) as peer:
+        peer.send(CHUNKED + b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+        assert peer.answer().body == b"x" * 1000
+
+
+def test_a_chunk_of_nearly_64_bits_is_refused_at_the_bound() -> None:
+    with limited(body_s=5.0, linger_s=5.0) as server, RawPeer(server.port) as peer:
+        peer.send(CHUNKED + b"FFFFFFFFFFFFFFFF\r\n" + GET % 1 * 100)
+        assert peer.answer().status == 413
+        assert peer.closed()
+
+
 def test_the_bounds_hold_for_each_request_of_a_connection_anew() -> None:
     with limited() as server, RawPeer(server.port) as peer:
         for _ in range(30):

@@ -140,6 +140,15 @@ def test_204_has_neither_body_nor_length(peer: RawPeer) -> None:
     assert peer.answer().body == b"GET /2 "
 
 
+@pytest.mark.parametrize("last", [b"Connection: close", b"Connection: keep-alive, close", b"Upgrade: h2c\r\nConnection: upgrade"])
+@pytest.mark.parametrize("after", [GET % 2, b"nonsense\r\n\r\n", b"x"], ids=["request", "nonsense", "byte"])
+def test_what_follows_the_last_request_is_not_looked_at(peer: RawPeer, caplog: pytest.LogCaptureFixture, last: bytes, after: bytes) -> None:
+    peer.send(b"GET /last HTTP/1.1\r\nHost: a\r\n" + last + b"\r\n\r\n" + after)
+    assert peer.answer().body == b"GET /last "
+    assert peer.closed()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 @pytest.mark.parametrize(
     "request_",
     [

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from programs import eventually
 from raw_http import RawPeer, Serving, request, serving
+from tornado.iostream import StreamClosedError
 
 from pillion_common.errors import Conflict, InvalidInput
 from pillion_common.http.server import Server
@@ -47,6 +48,23 @@ class Streams(BaseHandler):
             await self.flush()
 
 
+class Endless(BaseHandler):
+    async def get(self) -> None:
+        try:
+            while True:
+                self.write(b"x" * 100_000)
+                await self.flush()
+        except StreamClosedError:
+            gone.append("endless")
+            raise
+
+
+class Promises(BaseHandler):
+    def get(self) -> None:
+        self.set_header("Content-Length", self.get_query_argument("length"))
+        self.write(b"five5")
+
+
 class Slow(BaseHandler):
     async def get(self) -> None:
         await asyncio.sleep(0.2)
@@ -60,7 +78,14 @@ class Slow(BaseHandler):
 def server() -> Iterator[Serving]:
     readiness = Readiness()
     readiness.add("store", lambda: None)
-    routes = [("/echo", Echo), ("/fails", Fails), ("/streams", Streams), ("/slow", Slow)]
+    routes = [
+        ("/echo", Echo),
+        ("/fails", Fails),
+        ("/streams", Streams),
+        ("/slow", Slow),
+        ("/endless", Endless),
+        ("/promises", Promises),
+    ]
     with serving(lambda: Server(streaming=TornadoBridge(Application(routes, readiness)))) as running:
         yield running
 
@@ -217,6 +242,23 @@ def test_a_handler_learns_that_its_client_has_gone(server: Serving) -> None:
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     eventually(lambda: gone, 2.0)
     assert gone == ["gone"]
+
+
+def test_a_handler_that_writes_to_nobody_ends_and_is_no_fault(server: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    gone.clear()
+    with RawPeer(server.port) as peer:
+        peer.send(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        peer.socket.recv(1000)
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    eventually(lambda: gone, 2.0)
+    assert gone == ["endless"]
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("pillion") and record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("target", ["/promises?length=4", "/promises?length=6", "/promises?length=five"])
+def test_an_answer_that_cannot_be_framed_is_never_taken_for_whole(server: Serving, target: str) -> None:
+    with pytest.raises((EOFError, ConnectionResetError)):
+        request(server.port, "GET", target)
 
 
 def test_shutdown_finishes_the_answer_under_way() -> None:

@@ -19,11 +19,11 @@ def line(**fields: object) -> bytes:
 
 
 def stored(body: bytes) -> dict[str, Any]:
-    return json.loads(from_line(body, NOW).line)
+    return json.loads(from_line(body, NOW).lines)
 
 
 def test_classic_message_fills_the_service_from_its_brackets() -> None:
-    assert from_text(b"[GradingService] - GET /students\n", NOW).line == (
+    assert from_text(b"[GradingService] - GET /students\n", NOW).lines == (
         b'{"Time":"2026-01-31T12:00:00.123Z","Received":"2026-01-31T12:00:00.123Z","Service":"GradingService","Level":"info",'
         b'"Message":"GET /students"}\n'
     )
@@ -35,6 +35,12 @@ def test_classic_message_fills_the_service_from_its_brackets() -> None:
         (b"just text", "unknown", "just text"),
         (b"\r\n[A] - x\r\n", "A", "x"),
         (b"[A] - ", "A", ""),
+        (b"[" + b"a" * 63 + b"] - x", "a" * 63, "x"),
+        (b"[] - x", "unknown", "[] - x"),
+        (b"[A]B] - x", "unknown", "[A]B] - x"),
+        (b"A] - x", "unknown", "A] - x"),
+        (b" [A] - x", "unknown", " [A] - x"),
+        (b"[", "unknown", "["),
         (b"[A] x", "unknown", "[A] x"),
         (b"[not a name] - x", "unknown", "[not a name] - x"),
         (b"[" + b"a" * 64 + b"] - x", "unknown", "[" + "a" * 64 + "] - x"),
@@ -43,7 +49,7 @@ def test_classic_message_fills_the_service_from_its_brackets() -> None:
     ],
 )
 def test_text_without_a_valid_name_in_brackets_is_all_message(body: bytes, service: str, message: str) -> None:
-    entry = json.loads(from_text(body, NOW).line)
+    entry = json.loads(from_text(body, NOW).lines)
     assert (entry["Service"], entry["Message"]) == (service, message)
 
 
@@ -56,10 +62,17 @@ def test_text_with_nothing_in_it_is_refused(body: bytes) -> None:
 def test_line_keeps_its_own_fields_and_order_and_cannot_say_when_it_was_received() -> None:
     body = line(Time="2026-01-31T11:00:00Z", Received="1999-01-01T00:00:00Z", Source="s", Seq=7, student={"id": [1, None]})
     entry = from_line(body, NOW)
-    assert (entry.source, entry.seq) == ("s", 7)
-    assert entry.line == (
+    assert (entry.length, entry.source, entry.seqs) == (1, "s", (7,))
+    assert entry.lines == (
         b'{"Time":"2026-01-31T11:00:00.000Z","Received":"2026-01-31T12:00:00.123Z","Service":"unknown","Level":"info","Message":"m",'
         b'"Source":"s","Seq":7,"student":{"id":[1,null]}}\n'
+    )
+
+
+def test_own_fields_stand_in_one_order_whatever_order_they_came_in() -> None:
+    assert from_line(b'{"x":1,"Seq":7,"Source":"s","y":2,"Message":"m","Instance":"i"}', NOW).lines == (
+        b'{"Time":"2026-01-31T12:00:00.123Z","Received":"2026-01-31T12:00:00.123Z","Service":"unknown","Level":"info","Message":"m",'
+        b'"Instance":"i","Source":"s","Seq":7,"x":1,"y":2}\n'
     )
 
 
@@ -180,7 +193,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_characters_are_escaped_in_storage_and_in_text(text: str) -> None:
-    line = from_text(b"[A] - x" + text.encode() + b"y", NOW).line.decode()
+    line = from_text(b"[A] - x" + text.encode() + b"y", NOW).lines.decode()
     assert json.loads(line)["Message"] == f"x{text}y"
     assert not any(character in line[:-1] for character in text if not character.isprintable())
     assert escape_text(f"x{text}y").isprintable()

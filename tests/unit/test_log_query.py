@@ -25,7 +25,7 @@ class CountedBlock:
 
 def entry(message: str, time: str = "12:00:00.000", service: str = "A", level: str = "info", received: str = "12:00:00.000") -> bytes:
     body = f'{{"Message":"{message}","Time":"2026-01-31T{time}Z","Service":"{service}","Level":"{level}"}}'
-    return from_line(body.encode(), f"2026-01-31T{received}Z").line[:-1]
+    return from_line(body.encode(), f"2026-01-31T{received}Z").lines[:-1]
 
 
 def ask(blocks: list[CountedBlock], **parameters: str) -> list[str]:

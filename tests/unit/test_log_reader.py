@@ -49,7 +49,7 @@ async def test_store_that_cannot_be_opened_is_told_and_blocks_nobody() -> None:
 
 async def test_answer_that_ends_early_says_so_in_its_last_line() -> None:
     store = BrokenStore(opens=True)
-    await store.append([from_text(b"one", "2026-01-31T12:00:00.123Z")])
+    store.append([from_text(b"one", "2026-01-31T12:00:00.123Z")], lambda outcome: None)
     lines = (await ask(Reader(store), order="desc")).splitlines()
     assert b'"Message":"one"' in lines[0]
     assert lines[1] == b'{"Error":"store_failed","Message":"the answer ends here: the store cannot be read: Input/output error"}'

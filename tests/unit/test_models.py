@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -179,3 +180,16 @@ def test_a_report_of_an_unknown_state_is_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
         decode(b'{"State":"asleep"}', StateReport)
     assert caught.value.field == "State"
+
+
+def test_the_first_fault_is_the_one_that_is_told() -> None:
+    long = "x" * 1025
+    assert refused(json.dumps(GOOD | {"Metadata": {long: "", "a": long}, "Weight": 0}).encode()).message == (
+        "Metadata has 1025 characters; 1024 are the most"
+    )
+    assert refused(json.dumps(GOOD | {"Version": long, "Zone": long, "Tags": [long]}).encode()).field == "Version"
+    assert refused(json.dumps(GOOD | {"Weight": 0, "Protocol": 0}).encode()).message == "Weight 0 is not between 1 and 1000"
+
+
+def test_a_model_is_no_burden_for_the_garbage_collector() -> None:
+    assert not gc.is_tracked(registration())

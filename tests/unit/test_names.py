@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import random
+from itertools import product
+
 import pytest
 
 from pillion_common.errors import InvalidInput
-from pillion_common.names import Url, address_of, check_name, is_host, parse_url
+from pillion_common.names import (
+    _REMEMBERED,
+    Url,
+    _address_of,
+    _any_url,
+    _plain_url,
+    address_of,
+    check_name,
+    derive_id,
+    is_host,
+    packed_address,
+    parse_url,
+)
 
 
 @pytest.mark.parametrize("name", ["a", "LogService", "9lives", "a.b_c-d", "x" * 63])
@@ -107,3 +122,83 @@ def test_an_address_that_hides_in_ipv6_is_the_ipv4_one() -> None:
     assert str(address_of("::ffff:169.254.169.254")) == "169.254.169.254"
     assert address_of("app") is None
     assert address_of("2130706433") is None
+
+
+def outcome(parse: object, text: str) -> Url | str:
+    try:
+        return parse(text, "HeartbeatURL")  # type: ignore[operator, no-any-return]
+    except InvalidInput as exc:
+        return exc.message
+
+
+SCHEMES = ["http://", "https://", "HTTP://", "http:/", "http:", "//", "ftp://", ""]
+HOSTS = ["a", "My_App.Local", "10.0.0.7", "_a", "-a", ".", "a..b", "[fd00::7]", "[::1", "u@a", "u:p@a", "a%20", "a\\b", ""]
+HOSTS += ["h" * 253, "h" * 254]
+PORTS = ["", ":", ":0", ":1", ":00080", ":000080", ":65535", ":65536", ":99999", ":x", ":+1", ":1_0", ":80:80"]
+TARGETS = ["", "/", "/a/b", "//a", "/a;b", "/?", "/a?b=c", "?", "?q", "#", "/#f", "/a#", "/@:[]", "/a b", "/\x7f", "/ä", "/\n", "\\x"]
+TARGETS += ["/" + "x" * 300]
+
+
+def test_the_short_way_to_read_a_url_agrees_with_the_long_one() -> None:
+    short = 0
+    for parts in product(SCHEMES, HOSTS, PORTS, TARGETS):
+        text = "".join(parts)
+        plain = _plain_url(text)
+        assert outcome(parse_url, text) == outcome(_any_url, text) == (plain or outcome(_any_url, text)), text
+        short += plain is not None
+    assert short == 2 * 6 * 4 * 7 + 2  # plain schemes, hosts, ports and targets; and "http:" before "//a", "http:/" before "/a/b"
+
+
+def test_the_two_ways_agree_on_nonsense() -> None:
+    chance = random.Random(7)
+    letters = "ht:/.pas@#?[]%;\\0189-_ \t\x00~ä"
+    for _ in range(20_000):
+        text = chance.choice(["http://", "https://a", "http://a:8", ""]) + "".join(chance.choices(letters, k=chance.randrange(12)))
+        assert outcome(parse_url, text) == outcome(_any_url, text), text
+
+
+def test_a_url_that_is_read_twice_is_the_same_and_a_bad_one_names_its_field_each_time() -> None:
+    assert parse_url("http://a:1/x", "ServiceURL") is parse_url("http://a:1/x", "HeartbeatURL")
+    for field in ("ServiceURL", "HeartbeatURL"):
+        with pytest.raises(InvalidInput) as caught:
+            parse_url("http://a:0/x", field)
+        assert caught.value.field == field
+
+
+def test_what_is_remembered_is_bounded_in_number_and_length() -> None:
+    for number in range(3000):
+        parse_url(f"http://a:1/{number}", "u")
+        address_of(f"10.0.{number // 256}.{number % 256}")
+    assert _plain_url.cache_info().currsize == _address_of.cache_info().currsize == _REMEMBERED
+    before = _plain_url.cache_info().misses, _address_of.cache_info().misses
+    assert parse_url("http://a:1/" + "x" * 2000, "u").target == "/" + "x" * 2000
+    assert str(address_of("fe80::1%" + "x" * 300)) == "fe80::1"
+    assert (_plain_url.cache_info().misses, _address_of.cache_info().misses) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "instance_id"),
+    [
+        ("Log", "http://10.0.0.1:80", "Log-d2782909a51a6efe"),
+        ("x" * 63, "http://a/" + "y" * 2000, "x" * 46 + "-30e67f3ba1eb1293"),
+    ],
+)
+def test_an_id_is_the_same_for_the_same_name_and_url(name: str, url: str, instance_id: str) -> None:
+    assert derive_id(name, url) == derive_id(name, url) == instance_id
+
+
+@pytest.mark.parametrize(
+    ("host", "packed"),
+    [
+        ("10.0.0.7", "0a000007"),
+        ("::1", "00000000000000000000000000000001"),
+        ("::ffff:10.0.0.7", "0a000007"),
+        ("fe80::1%eth0", None),
+        ("grading", None),
+        ("10.0.0", None),
+        ("", None),
+        ("a\0b", None),
+    ],
+)
+def test_an_address_in_bytes(host: str, packed: str | None) -> None:
+    assert packed_address(host) == (None if packed is None else bytes.fromhex(packed))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_registry import REGISTERED, Clock, FakeRegistry, fake_registry, running, settings, until
 
-from pillion_common import config
 from pillion_common.config import Address
 from pillion_common.errors import PeerError
 from pillion_common.http.message import Request, Response
@@ -20,89 +19,19 @@ from pillion_common.http.server import Server
 from pillion_common.lifecycle import Life
 from pillion_common.names import parse_url
 from pillion_common.trust import Token
-from pillion_sidecar import registrar as registrar_module
-from pillion_sidecar.registrar import Registrar, route_source
-from pillion_sidecar.settings import Settings
+from pillion_sidecar.logs.spool import Spool
+from pillion_sidecar.registry import registration as registration_module
+from pillion_sidecar.registry.registrar import Registrar
+from pillion_sidecar.registry.registration import route_source
 from pillion_sidecar.sidecar import Sidecar
-from pillion_sidecar.spool import Spool
 
 SECRET = "s3cret-s3cret-s3cret"
-REGISTERED = b'{"InstanceID":"Portald-1","Revision":7,"Epoch":"e1","State":"starting","HeartbeatInterval":3.0}'
-
-Handler = Callable[[Request], Response | Awaitable[Response]]
-
-
-class FakeRegistry:
-    """Answers as told, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, bytes]] = []
-        self.authorizations: list[bytes] = []
-        self.answer: Handler = lambda request: Response(200, REGISTERED if request.method == "POST" else b"")
-        self.url = ""
-
-    def serve(self, request: Request) -> Response | Awaitable[Response]:
-        self.asked.append((request.method, request.path, request.body))
-        self.authorizations.append(request.header(b"authorization"))
-        return self.answer(request)
-
-    def methods(self) -> list[str]:
-        return [f"{method} {path}" for method, path, _ in self.asked]
-
-    def body(self, index: int = 0) -> dict[str, Any]:
-        body: dict[str, Any] = json.loads(self.asked[index][2])
-        return body
-
-
-@asynccontextmanager
-async def fake_registry() -> AsyncIterator[FakeRegistry]:
-    fake = FakeRegistry()
-    server = Server(fake.serve)
-    fake.url = await server.listen(Address("127.0.0.1", 0))
-    try:
-        yield fake
-    finally:
-        await server.close(0.1)
 
 
 @pytest.fixture
 async def registry() -> AsyncIterator[FakeRegistry]:
     async with fake_registry() as fake:
         yield fake
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def settings(*registries: str, **more: str) -> Settings:
-    words = ["--name", "Portald", "--port", "5000", "--registry", ",".join(registries)]
-    for name, value in more.items():
-        words += [f"--{name.replace('_', '-')}", value]
-    return config.load(Settings, "sidecar", words, {})
-
-
-@asynccontextmanager
-async def running(registrar: Registrar) -> AsyncIterator[Registrar]:
-    task = asyncio.create_task(registrar.run(7070))
-    try:
-        yield registrar
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        registrar.close()
-        await asyncio.sleep(0)
-
-
-async def until(look: Callable[[], object], within_s: float = 3.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not look():
-            await asyncio.sleep(0.005)
 
 
 async def test_it_registers_what_it_was_told(registry: FakeRegistry) -> None:
@@ -199,7 +128,7 @@ async def test_a_classic_registry_is_known_by_its_empty_answer(registry: FakeReg
 async def test_how_long_a_silent_registry_is_trusted(registry: FakeRegistry, body: bytes, patience_s: float) -> None:
     clock = Clock()
     registry.answer = lambda request: Response(200, body)
-    async with running(Registrar(settings(registry.url), None, clock)) as registrar:
+    async with running(Registrar(settings(registry.url), None, clock=clock)) as registrar:
         await until(lambda: registrar.registered)
         clock.now_s += patience_s - 0.1
         assert not registrar.stale
@@ -211,7 +140,7 @@ async def test_how_long_a_silent_registry_is_trusted(registry: FakeRegistry, bod
 
 
 async def test_a_registry_that_fell_silent_is_registered_with_again(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Registrar, "_patience_s", 0.1)
+    monkeypatch.setattr("pillion_sidecar.registry.registrar._patience", lambda interval_s: 0.1)
     async with running(Registrar(settings(registry.url), None)) as registrar:
         await until(lambda: len(registry.asked) == 3)
         assert registry.methods() == ["POST /services"] * 3
@@ -220,7 +149,7 @@ async def test_a_registry_that_fell_silent_is_registered_with_again(registry: Fa
 
 async def test_a_classic_registry_that_fell_silent_is_told_goodbye_first(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     # It appends what it has already: without the goodbye each silence would leave a duplicate.
-    monkeypatch.setattr(Registrar, "_patience_s", 0.1)
+    monkeypatch.setattr("pillion_sidecar.registry.registrar._patience", lambda interval_s: 0.1)
     registry.answer = lambda request: Response(200 if request.method == "POST" else 404)
     async with running(Registrar(settings(registry.url), None)):
         await until(lambda: len(registry.asked) >= 5)
@@ -228,7 +157,7 @@ async def test_a_classic_registry_that_fell_silent_is_told_goodbye_first(registr
 
 
 async def test_as_long_as_the_registry_is_heard_nothing_is_sent(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Registrar, "_patience_s", 0.15)
+    monkeypatch.setattr("pillion_sidecar.registry.registrar._patience", lambda interval_s: 0.15)
     async with running(Registrar(settings(registry.url), None)) as registrar:
         await until(lambda: registrar.registered)
         for _ in range(20):
@@ -282,7 +211,7 @@ async def test_a_stopping_sidecar_does_not_register_again_behind_its_withdrawal(
         return Response(503 if request.method == "POST" else 404)
 
     registry.answer = answer
-    words = settings(registry.url, local="127.0.0.1:0", listen="127.0.0.1:0", check="none")
+    words = settings(registry.url, local="127.0.0.1:0", listen="127.0.0.1:0", check="none", state_dir=str(tmp_path))
     life = Life("sidecar")
     sidecar = Sidecar(life, words, None, Spool(tmp_path / "spool", 1 << 20))
     await sidecar.start()
@@ -296,7 +225,7 @@ async def test_a_stopping_sidecar_does_not_register_again_behind_its_withdrawal(
 async def test_a_withdrawal_under_way_is_not_cut_by_the_registrars_next_try(
     registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Registrar, "_patience_s", 0.2)
+    monkeypatch.setattr("pillion_sidecar.registry.registrar._patience", lambda interval_s: 0.2)
     withdrawn = []
 
     async def answer(request: Request) -> Response:
@@ -306,7 +235,7 @@ async def test_a_withdrawal_under_way_is_not_cut_by_the_registrars_next_try(
         return Response(200, REGISTERED)
 
     registry.answer = answer
-    words = settings(registry.url, local="127.0.0.1:0", listen="127.0.0.1:0", check="none")
+    words = settings(registry.url, local="127.0.0.1:0", listen="127.0.0.1:0", check="none", state_dir=str(tmp_path))
     sidecar = Sidecar(Life("sidecar"), words, None, Spool(tmp_path / "spool", 1 << 20))
     await sidecar.start()
     await until(lambda: registry.asked)
@@ -336,7 +265,7 @@ async def test_a_name_that_does_not_resolve_in_time_is_told(monkeypatch: pytest.
         await asyncio.sleep(30)
         return []
 
-    monkeypatch.setattr(registrar_module, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(registration_module, "RESOLVE_S", 0.05)
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", slow)
     with pytest.raises(PeerError, match="registry cannot be reached: its name did not resolve in time"):
         await route_source(parse_url("http://registry:3000", "registry"))

@@ -74,7 +74,7 @@ def test_the_kinds_of_check(text: str, check: Check) -> None:
     assert load("--check", text, **NEEDED).check == check
 
 
-@pytest.mark.parametrize("text", ["", "ping", "http:", "http:ok", "https:/ok", "http:/a b", "http:/a#b", "exec:true", A_WHOLE_URL])
+@pytest.mark.parametrize("text", ["", "ping", "http:", "http:ok", "https:/ok", "http:/a b", "http:/a#b", "exec:", "exec:a 'b", A_WHOLE_URL])
 def test_what_is_no_check(text: str) -> None:
     [fault] = faults("--check", text, **NEEDED)
     assert fault.startswith("--check: ")
@@ -90,6 +90,38 @@ def test_what_is_no_requirement(text: str) -> None:
 def test_what_is_no_registry(text: str) -> None:
     [fault] = faults("--registry", text, **NEEDED)
     assert fault.startswith("--registry: ")
+
+
+def test_files_are_kept_where_there_is_a_folder_for_them_and_dns_is_off() -> None:
+    settings = load(**NEEDED)
+    assert (settings.project_dir, settings.dns, settings.dns_zone) == ("/run/pillion", None, "pillion")
+    assert load("--project-dir", "", **NEEDED).project_dir == ""
+
+
+@pytest.mark.parametrize(("text", "shown"), [("127.0.0.1:5300", "127.0.0.1:5300"), ("[::1]:0", "[::1]:0"), ("0.0.0.0:53", "0.0.0.0:53")])
+def test_dns_is_told_an_address(text: str, shown: str) -> None:
+    assert str(load(PILLION_DNS=text, **NEEDED).dns) == shown
+
+
+@pytest.mark.parametrize("text", ["5300", "127.0.0.1", "127.0.0.1:70000"])
+def test_what_is_no_address(text: str) -> None:
+    assert faults(PILLION_DNS=text, **NEEDED) == [f"PILLION_DNS: {text!r} is not HOST:PORT, for example 0.0.0.0:3000"]
+
+
+def test_a_resolver_is_not_named_by_a_name() -> None:
+    [fault] = faults(PILLION_DNS="localhost:5300", **NEEDED)
+    assert fault == "PILLION_DNS: 'localhost:5300' is not IP:PORT; a resolver is named by its address, for example 127.0.0.1:5300"
+
+
+@pytest.mark.parametrize(("text", "zone"), [("pillion.", "pillion"), ("Svc.Example.Test", "svc.example.test"), ("a-1", "a-1")])
+def test_the_domain_of_dns(text: str, zone: str) -> None:
+    assert load("--dns-zone", text, **NEEDED).dns_zone == zone
+
+
+@pytest.mark.parametrize("text", ["", ".", "a..b", ".a", "a b", "-a", "a-", "a_b", "ä", "x" * 64, "x." * 30 + "x"])
+def test_what_is_no_domain(text: str) -> None:
+    [fault] = faults(PILLION_DNS_ZONE=text, **NEEDED)
+    assert fault.endswith("is not a domain of up to 60 characters, for example pillion")
 
 
 def test_all_faults_are_told_together() -> None:
@@ -116,4 +148,4 @@ def test_all_faults_are_told_together() -> None:
     assert told[0] == "--name or PILLION_NAME: is needed: the app's service name (OTEL_SERVICE_NAME serves as well)"
     assert told[1] == "PILLION_PORT: '70000' is not a whole number from 1 to 65535"
     assert told[2] == "PILLION_REQUIRES: 'Db:0' has 'Db:0'; write Name or Name:COUNT"
-    assert told[3] == "--check: 'ping' is not a check; use tcp, none, or http:/path"
+    assert told[3] == "--check: 'ping' is not a check; use tcp, none, http:/path or exec:COMMAND"

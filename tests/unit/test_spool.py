@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pillion_common.errors import ConfigError
-from pillion_sidecar.spool import Spool
+from pillion_sidecar.logs.spool import Spool
 
 MAX = 1024 * 1024
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pillion_common.errors import StorageFull, Unavailable
-from pillion_sidecar.spool import Spool
+from pillion_sidecar.logs.spool import Spool
 
 MAX = 1024 * 1024
 
@@ -30,7 +30,7 @@ _FILL = """
 import json, resource, sys
 from pathlib import Path
 from pillion_common.errors import PillionError
-from pillion_sidecar.spool import Spool
+from pillion_sidecar.logs.spool import Spool
 spool = Spool(Path(sys.argv[1]), 1 << 30)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
 kept, errors = [], []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,9 @@ import pytest
 from pillion_common import token_file, trust
 from pillion_common.config import parse_networks
 from pillion_common.errors import ConfigError, Forbidden, Unauthorized
-from pillion_common.trust import LOOPBACK, PRIVATE, TargetRule, Token, check_token, make_token_file, within
+from pillion_common.networks import EVERYWHERE, LOOPBACK, PRIVATE, TargetRule, within
+from pillion_common.token_file import make_token_file
+from pillion_common.trust import Token, check_token
 from pillion_registry.settings import Settings
 
 SECRET = "s3cret-s3cret-s3cret"
@@ -25,7 +26,7 @@ def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         compared.append((a, b))
         return a == b
 
-    monkeypatch.setattr(hmac, "compare_digest", compare)
+    monkeypatch.setattr(trust, "compare_digest", compare)
     token = Token(SECRET)
     assert token.fits(b"Bearer " + SECRET.encode())
     assert not token.fits(b"Bearer x")
@@ -116,7 +117,7 @@ def test_no_token_file_is_ever_readable_for_all(tmp_path: Path, monkeypatch: pyt
         modes.append(stat.S_IMODE(path.stat().st_mode))
         real(path, mode)
 
-    monkeypatch.setattr(trust.Path, "chmod", chmod)
+    monkeypatch.setattr(Path, "chmod", chmod)
     make_token_file(tmp_path / "token")
     assert all(not mode & 0o007 for mode in modes)
 
@@ -182,6 +183,18 @@ def test_link_local_is_refused_though_every_network_is_allowed() -> None:
     assert not rule.allows("fe80::1", "10.0.0.8")
 
 
+def test_an_address_is_judged_for_each_registrant_and_each_rule_anew() -> None:
+    rule = TargetRule(PRIVATE)
+    assert [rule.allows("8.8.8.8", registrant) for registrant in ("8.8.8.8", "10.0.0.8", "8.8.8.8", "app")] == [True, False, True, False]
+    assert TargetRule(parse_networks("8.0.0.0/8")).allows("8.8.8.8", "10.0.0.8")
+    assert not rule.allows("8.8.8.8", "10.0.0.8")
+
+
+def test_an_address_with_an_endless_zone_is_judged_by_its_address() -> None:
+    assert not TargetRule(PRIVATE).allows("fe80::1%" + "x" * 5000, "10.0.0.8")
+    assert TargetRule(PRIVATE).allows("fd00::1%" + "x" * 5000, "10.0.0.8")
+
+
 def settings(listen: str, targets: str = "", classic: str = "", token: str = "") -> Settings:
     from pillion_common.config import load
 
@@ -197,6 +210,6 @@ def test_loopback_is_a_target_only_where_the_registry_listens_on_it() -> None:
 
 
 def test_classic_clients_are_all_exempt_without_a_token_and_none_with_one() -> None:
-    assert settings("0.0.0.0:0").exempt_networks() == trust.EVERYWHERE
+    assert settings("0.0.0.0:0").exempt_networks() == EVERYWHERE
     assert settings("0.0.0.0:0", token="/t").exempt_networks() == ()
     assert settings("0.0.0.0:0", token="/t", classic="10.1.0.0/16").exempt_networks() == parse_networks("10.1.0.0/16")

@@ -10,15 +10,35 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 
-# command: (module with `main(argv) -> exit code`, what it does)
+from pillion_common import tls
+
+# command: (module, or module:function, with `main(argv) -> exit code`; what it does)
 COMMANDS = {
     "registry": ("pillion_registry.__main__", "run the registry"),
     "log": ("pillion_log.__main__", "run the log service"),
     "sidecar": ("pillion_sidecar.__main__", "run the sidecar beside an app"),
     "run": ("pillion_sidecar.run", "run a local command with a sidecar beside it"),
+    "agent": ("pillion_sidecar.agent.__main__", "stand in for sidecars on one container engine"),
+    "lookup": ("pillion_sidecar.client:lookup", "ask the sidecar for a provider of a service"),
+    "wait": ("pillion_sidecar.client:wait", "wait until services are there"),
+    "status": ("pillion_sidecar.client:status", "tell how the sidecar and its app stand"),
+    "drain": ("pillion_sidecar.client:drain", "withdraw the app beside the sidecar, or let it back"),
+    "attach": ("pillion_attach.attach", "put a sidecar beside a compose service or a running container"),
+    "detach": ("pillion_attach.detach", "take such a sidecar off again"),
+    "inject": ("pillion_injector.filter:inject", "write the sidecar into the pods of Kubernetes files"),
+    "uninject": ("pillion_injector.filter:uninject", "take it out of them again"),
+    "injector": ("pillion_injector.__main__", "run the webhook that does so for annotated pods"),
     "healthcheck": ("pillion_common.healthcheck", "exit 0 if a URL answers 200, else 1 with the reason"),
     "token": ("pillion_common.token_file", "make a random token file if there is none"),
     "version": ("pillion_common.version", "print the version"),
+}
+LEAN = ("sidecar", "run", "agent")  # multiplied by every app, or every host
+
+# package or module of ours: (extra that brings what it imports, modules to look for)
+EXTRAS = {
+    "pillion_attach": ("attach", ("docker", "ruamel.yaml")),
+    "pillion_injector.filter": ("inject", ("ruamel.yaml",)),
+    "pillion_injector.__main__": ("injector", ("tornado",)),
 }
 
 
@@ -42,12 +62,32 @@ def dispatch(argv: list[str]) -> int:
     if name not in COMMANDS:
         print(f"pillion: there is no command {name!r}\n{usage()}", file=sys.stderr)
         return 2
-    module = COMMANDS[name][0]
-    if find_spec(module.partition(".")[0]) is None:
-        print(f"pillion: {name} is not part of this image; it lacks the package {module.partition('.')[0]}", file=sys.stderr)
+    module, _, function = COMMANDS[name][0].partition(":")
+    lack = _lack(name, module)
+    if lack:
+        print(f"pillion: {lack}", file=sys.stderr)
         return 2
-    run: Callable[[list[str]], int] = import_module(module).main
+    if name in LEAN:
+        tls.keep_out()
+    run: Callable[[list[str]], int] = getattr(import_module(module), function or "main")
     return run(argv[1:])
+
+
+def _lack(name: str, module: str) -> str:
+    """Return what a command lacks here and how to get it, or nothing."""
+    package = module.partition(".")[0]
+    if find_spec(package) is None:
+        return f"{name} is not part of this image; it lacks the package {package}"
+    extra, modules = EXTRAS.get(module) or EXTRAS.get(package, ("", ()))
+    missing = [needed for needed in modules if not _is_here(needed)]
+    return f"{name} lacks {' and '.join(missing)}: pip install 'pillion[{extra}]'" if missing else ""
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # so says `find_spec("a.b")` where there is no `a`
+        return False
 
 
 def usage() -> str:

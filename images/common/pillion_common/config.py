@@ -12,21 +12,24 @@ Nothing is read at import.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import difflib
-import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pillion_common.errors import ConfigError, PillionError
 from pillion_common.logs import LEVELS
 from pillion_common.names import is_host
 
+if TYPE_CHECKING:  # each is imported where it is needed: a sidecar that is told all by its environment needs none of them
+    import argparse
+    import ipaddress
+
+    Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+else:
+    Network = Any
+
 T = TypeVar("T")
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _DURATION_UNITS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -71,9 +74,9 @@ def load(table: type[T], program: str, argv: Sequence[str], environ: Mapping[str
         ConfigError: with every fault at once.
     """
     fields = dataclasses.fields(table)  # type: ignore[arg-type]
-    flags = vars(_parser(fields, program, description).parse_args(list(argv)))
+    flags = vars(_parser(fields, program, description).parse_args(list(argv))) if argv else {}
     faults: list[str] = []
-    file_name = flags.pop("config") or environ.get("PILLION_CONFIG", "")
+    file_name = flags.get("config") or environ.get("PILLION_CONFIG", "")
     from_file = _read_file(file_name, [field.name for field in fields], faults) if file_name else {}
     values: dict[str, Any] = {}
     for field in fields:
@@ -100,6 +103,8 @@ def flag_name(field_name: str) -> str:
 
 
 def _parser(fields: Sequence[dataclasses.Field[Any]], program: str, description: str) -> argparse.ArgumentParser:
+    import argparse
+
     parser = argparse.ArgumentParser(prog=f"pillion {program}", description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options (env PILLION_CONFIG)")
     for field in fields:
@@ -113,7 +118,7 @@ def _parser(fields: Sequence[dataclasses.Field[Any]], program: str, description:
 def _pick(
     field: dataclasses.Field[Any], flags: Mapping[str, Any], environ: Mapping[str, str], from_file: Mapping[str, str]
 ) -> tuple[str, str]:
-    if flags[field.name] is not None:
+    if flags.get(field.name) is not None:
         return flag_name(field.name), str(flags[field.name]).strip()
     if env_name(field.name) in environ:
         return env_name(field.name), environ[env_name(field.name)].strip()
@@ -123,10 +128,13 @@ def _pick(
 
 
 def _read_file(name: str, known: list[str], faults: list[str]) -> dict[str, str]:
-    import yaml  # only a program that was given a file pays for the parser
+    import difflib
+
+    import yaml
 
     try:
-        data = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        with open(name, encoding="utf-8") as file:
+            data = yaml.safe_load(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         faults.append(f"--config {name}: cannot be read: {exc}")
         return {}
@@ -197,6 +205,16 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _SIZE_UNITS[(match[2] or "")[:1].upper()]
 
 
+def parse_switch(text: str) -> bool:
+    """Return whether something is on; an empty text is off."""
+    word = text.lower()
+    if word in ("1", "yes", "true", "on"):
+        return True
+    if word in ("", "0", "no", "false", "off"):
+        return False
+    raise ValueError("is not a switch; write yes or no")
+
+
 def parse_count(low: int, high: int) -> Callable[[str], int]:
     """Return a parser for whole numbers from low to high."""
 
@@ -210,6 +228,8 @@ def parse_count(low: int, high: int) -> Callable[[str], int]:
 
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Return a comma-separated list of networks such as 10.0.0.0/8."""
+    import ipaddress
+
     networks = []
     for part in parse_names(text):
         try:

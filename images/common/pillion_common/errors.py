@@ -122,6 +122,13 @@ class StorageFull(Unavailable):
     code = "storage_full"
 
 
+class WrongVersion(PillionError):
+    """A version of HTTP that is not spoken here."""
+
+    status = 505
+    code = "wrong_version"
+
+
 class TimedOut(PillionError):
     """The wait ended without the awaited thing."""
 

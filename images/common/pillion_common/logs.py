@@ -7,15 +7,20 @@ Secrets are never given to it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import sys
 import time
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, TextIO
 
 from pillion_common.clock import rfc3339
 
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+GATHER_S = 0.01
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -74,7 +79,39 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _encode(line)
+
+
+class _Gatherer(logging.StreamHandler[TextIO]):
+    """Writes a line at once, but the lines of a storm together, GATHER_S later: thousands of services may come up within a second."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._written_at = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record) + "\n")
+        if record.levelno < logging.ERROR and time.monotonic() - self._written_at < GATHER_S:
+            try:
+                if len(self._lines) == 1:
+                    asyncio.get_running_loop().call_later(GATHER_S, self.flush)
+                return
+            except RuntimeError:
+                pass  # another thread than the loop's: nobody would flush
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        with self.lock or nullcontext():
+            lines, self._lines = self._lines, []
+            if lines:
+                self._written_at = time.monotonic()
+                try:
+                    self.stream.write("".join(lines))
+                    self.stream.flush()
+                except (OSError, ValueError):
+                    pass  # nobody reads our log: that must not stop the program
 
 
 class _TextFormatter(logging.Formatter):
@@ -93,12 +130,21 @@ def set_up(program: str, level: str = "info") -> None:
         level: one of LEVELS.
     """
     _fill_standard_files()
-    handler = logging.StreamHandler(sys.stderr) if sys.stderr else logging.NullHandler()
+    _leave_out_what_no_line_shows()
+    handler = _Gatherer(sys.stderr) if sys.stderr else logging.NullHandler()
     handler.setFormatter(_TextFormatter() if sys.stderr and sys.stderr.isatty() else _JsonFormatter(program))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("pillion").setLevel(level.upper())
+
+
+def _leave_out_what_no_line_shows() -> None:
+    """Do without the caller's frame, thread and process in each record: half of its cost (Logging HOWTO, Optimization)."""
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    if hasattr(logging, "logAsyncioTasks"):  # Python 3.12
+        logging.logAsyncioTasks = False
 
 
 def _fill_standard_files() -> None:

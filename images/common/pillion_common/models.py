@@ -8,6 +8,7 @@ Readers ignore keys they do not know. Decoding raises InvalidInput with the JSON
 from __future__ import annotations
 
 import enum
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,8 +28,11 @@ def _pascal(name: str) -> str:
     return "".join(_SPECIAL.get(word, word.capitalize()) for word in name.split("_"))
 
 
-class Model(msgspec.Struct, frozen=True, rename=_pascal, omit_defaults=True):
-    """Base of all wire models: immutable, PascalCase, defaults left out. Each says frozen itself, for the type checker."""
+class Model(msgspec.Struct, frozen=True, rename=_pascal, omit_defaults=True, gc=False):
+    """Base of all wire models: immutable, PascalCase, defaults left out. Each says frozen itself, for the type checker.
+
+    Not tracked by the garbage collector: immutable, and of texts, numbers and other models alone, they can be part of no cycle.
+    """
 
 
 class State(enum.StrEnum):
@@ -105,6 +109,22 @@ class StateReport(Model, frozen=True):
     reason: str | None = None
 
 
+class DrainRequest(Model, frozen=True):
+    """The body of POST /services/{id}/drain; it may be empty. `timeout` is in seconds."""
+
+    timeout: float | None = None
+    reason: str | None = None
+
+
+class Drained(Model, frozen=True, omit_defaults=False):
+    """The answer to a drain: how many dependents acknowledged the withdrawal, and the ids of those that have not yet."""
+
+    instance_id: str
+    state: State
+    acknowledged: int
+    waiting: tuple[str, ...]
+
+
 class InstanceView(Model, frozen=True, omit_defaults=False):
     """One instance as GET /services shows it. Times are RFC 3339 UTC."""
 
@@ -170,7 +190,7 @@ def check_registration(registration: Registration) -> None:
     check_name(registration.service_name, "ServiceName")
     parse_url(registration.service_url, "ServiceURL")
     parse_url(registration.heartbeat_url or "", "HeartbeatURL")
-    if registration.requires or registration.service_update_url:
+    if registration.required_services or registration.service_update_url:
         parse_url(registration.service_update_url or "", "ServiceUpdateURL")
     for index, name in enumerate(registration.required_services or ()):
         check_name(name, f"RequiredServices[{index}]")
@@ -179,22 +199,24 @@ def check_registration(registration: Registration) -> None:
     _check_bounds(registration)
 
 
-def _check_bounds(registration: Registration) -> None:
-    _at_most(len(registration.required_services or ()), MAX_REQUIRED, "RequiredServices", "names")
-    _at_most(len(registration.tags or ()), MAX_TAGS, "Tags", "tags")
-    _at_most(len(registration.metadata or ()), MAX_METADATA, "Metadata", "keys")
-    texts = [("Version", registration.version), ("Zone", registration.zone)]
-    texts += [("Tags", tag) for tag in registration.tags or ()]
-    texts += [("Metadata", text) for pair in (registration.metadata or {}).items() for text in pair]
-    for field, text in texts:
-        _at_most(len(text or ""), MAX_TEXT_CHARS, field, "characters")
-    for field, number, low, high in (
-        ("Weight", registration.weight, 1, 1000),
-        ("Protocol", registration.protocol, 1, 1000),
-        ("Incarnation", registration.incarnation, 0, 2**62),
-    ):
-        if number is not None and not low <= number <= high:
-            raise InvalidInput(f"{field} {number} is not between {low} and {high}", code="out_of_range", field=field)
+def _check_bounds(given: Registration) -> None:
+    _at_most(len(given.required_services or ()), MAX_REQUIRED, "RequiredServices", "names")
+    _at_most(len(given.tags or ()), MAX_TAGS, "Tags", "tags")
+    _at_most(len(given.metadata or ()), MAX_METADATA, "Metadata", "keys")
+    _at_most(len(given.version or ""), MAX_TEXT_CHARS, "Version", "characters")
+    _at_most(len(given.zone or ""), MAX_TEXT_CHARS, "Zone", "characters")
+    for tag in given.tags or ():
+        _at_most(len(tag), MAX_TEXT_CHARS, "Tags", "characters")
+    for text in chain.from_iterable((given.metadata or {}).items()):
+        _at_most(len(text), MAX_TEXT_CHARS, "Metadata", "characters")
+    _between(given.weight, 1, 1000, "Weight")
+    _between(given.protocol, 1, 1000, "Protocol")
+    _between(given.incarnation, 0, 2**62, "Incarnation")
+
+
+def _between(number: int | None, low: int, high: int, field: str) -> None:
+    if number is not None and not low <= number <= high:
+        raise InvalidInput(f"{field} {number} is not between {low} and {high}", code="out_of_range", field=field)
 
 
 def _at_most(count: int, limit: int, field: str, unit: str) -> None:

@@ -1,17 +1,19 @@
 """What an entry is, and how what clients send becomes one. Pure.
 
 An entry is stored, and shown as NDJSON, as one line:
-`{"Time":"2026-01-31T12:00:00.123Z","Received":"…","Service":"GradingService","Instance":"grading-1","Level":"info","Message":"…",
+`{"Time":"2026-01-31T12:00:00.123Z","Received":"…","Service":"GradingService","Level":"info","Message":"…","Instance":"grading-1",
 "Source":"grading-1/8f2c","Seq":7,"student":3}`.
-Instance, Source and Seq stand there only if they were sent; other fields are kept as they are.
+Instance, Source and Seq stand there only if they were sent; other fields follow, as they are and in their order.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, NoReturn
+from functools import lru_cache
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -29,8 +31,9 @@ MAX_SEQ = 2**63 - 1
 UNKNOWN_SERVICE = "unknown"
 DEFAULT_LEVEL = "info"
 
-_OWN = frozenset(("Time", "Received", "Service", "Instance", "Level", "Message", "Source", "Seq"))
-_CLASSIC = re.compile(r"\[([^\]]*)\] - (.*)", re.DOTALL)
+_ORIGIN = ("Instance", "Source", "Seq")
+_OWN = frozenset(("Time", "Received", "Service", "Level", "Message", *_ORIGIN))
+_MAX_BRACKETS = len("[] - ") + 63
 _CANONICAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 
@@ -38,15 +41,19 @@ _decode_strictly = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Entry(NamedTuple):
-    """One entry, ready for the store. `line` ends with its newline; without a `seq` a repeat is not recognised."""
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """Neighbouring entries, ready for the store.
 
-    line: bytes
-    source: str
-    seq: int | None
+    Either all of them have a Seq, each higher than the one before it, and the same Source; or none has one, and no repeat is recognised.
+    """
+
+    lines: bytes  # each ends with its newline
+    length: int = 1
+    source: str = ""
+    seqs: Sequence[int] = ()
 
 
-def from_text(body: bytes, received: str) -> Entry:
+def from_text(body: bytes, received: str) -> Run:
     """Make an entry of a classic message, `[GradingService] - message` or any other text.
 
     Args:
@@ -60,15 +67,13 @@ def from_text(body: bytes, received: str) -> Entry:
     if not text:
         raise InvalidInput("the body is empty; send one message as text/plain", code="empty")
     service = UNKNOWN_SERVICE
-    if match := _CLASSIC.fullmatch(text):
-        try:
-            service, text = check_name(match[1], "Service"), match[2]
-        except InvalidInput:
-            pass  # brackets of another kind: they belong to the message
-    return _entry({"Time": received, "Received": received, "Service": service, "Level": DEFAULT_LEVEL, "Message": text}, "", None)
+    end = text.find("] - ", 0, _MAX_BRACKETS) + 4
+    if named := _service_of(text[:end]):
+        service, text = named, text[end:]
+    return Run(_head(received, service) + escape_json(_encode(text)) + b"}\n")
 
 
-def from_line(line: bytes, received: str) -> Entry:
+def from_line(line: bytes, received: str) -> Run:
     """Make an entry of one NDJSON line.
 
     Raises:
@@ -92,15 +97,22 @@ def from_line(line: bytes, received: str) -> Entry:
         "Time": canonical_time(time, "Time") if time else received,
         "Received": received,
         "Service": check_name(_text(fields, "Service") or UNKNOWN_SERVICE, "Service"),
-        "Level": _text(fields, "Level")[:MAX_LEVEL_CHARS].lower() or DEFAULT_LEVEL,
+        "Level": canonical_level(_text(fields, "Level")),
         "Message": message,
+        **{name: fields[name] for name in _ORIGIN if name in fields},
     }
-    return _entry({**checked, **fields, **checked}, source, seq)  # first for their place, last for their value
+    stored = {**checked, **fields, **checked}  # first for their place, last for their value
+    return Run(escape_json(_encode(stored)) + b"\n", 1, source, () if seq is None else (seq,))
 
 
 def stamp(epoch_s: float) -> str:
     """Return a time as entries have it, e.g. 2026-01-31T12:00:00.123Z."""
-    return _written(datetime.fromtimestamp(round(epoch_s, 3), UTC))
+    return _stamp_ms(round(epoch_s * 1000))
+
+
+def canonical_level(text: str) -> str:
+    """Return a level as entries have it: lower case, at most 16 characters, info if there is none."""
+    return text[:MAX_LEVEL_CHARS].lower() or DEFAULT_LEVEL
 
 
 def canonical_time(text: str, field: str) -> str:
@@ -123,9 +135,28 @@ def canonical_time(text: str, field: str) -> str:
         raise InvalidInput(f"{field} {text[:40]!r} is not an RFC 3339 time; write it like 2026-01-31T12:00:00.123Z", field=field) from None
 
 
+@lru_cache(maxsize=16)
+def _stamp_ms(epoch_ms: int) -> str:
+    return _written(datetime.fromtimestamp(epoch_ms / 1000, UTC))
+
+
 def _written(moment: datetime) -> str:
     precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+@lru_cache(maxsize=1024)
+def _service_of(brackets: str) -> str | None:
+    """Return the name in `[name] - `, or None if it is something else: then it belongs to the message."""
+    try:
+        return check_name(brackets[1:-4], "Service") if brackets[0] == "[" else None
+    except InvalidInput:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _head(received: str, service: str) -> bytes:
+    return f'{{"Time":"{received}","Received":"{received}","Service":"{service}","Level":"{DEFAULT_LEVEL}","Message":'.encode()
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
@@ -141,10 +172,6 @@ def _is_deeper(value: Any, levels: int) -> bool:
     if not isinstance(value, dict | list):
         return False
     return levels == 0 or any(_is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
-
-
-def _entry(stored: dict[str, Any], source: str, seq: int | None) -> Entry:
-    return Entry(escape_json(_encode(stored)) + b"\n", source, seq)
 
 
 def _decode(line: bytes) -> dict[str, Any]:

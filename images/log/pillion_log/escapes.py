@@ -28,7 +28,7 @@ _ENCODED = re.compile("|".join(re.escape(chr(code)) for code in _HOSTILE if code
 
 def escape_json(encoded: bytes) -> bytes:
     """Return a JSON text of the same meaning without hostile characters."""
-    return encoded if encoded.isascii() and b"\x7f" not in encoded else _ENCODED.sub(_as_json, encoded)
+    return encoded if encoded.isascii() and 0x7F not in encoded else _ENCODED.sub(_as_json, encoded)
 
 
 def escape_text(text: str) -> str:

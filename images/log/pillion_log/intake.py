@@ -5,21 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pillion_common.errors import InvalidInput, TooLarge
+from pillion_common.errors import InvalidInput, TooLarge, Unavailable
 from pillion_common.models import Model
-from pillion_log import entries
-from pillion_log.entries import Entry
-from pillion_log.store.base import Store
+from pillion_log.batches import Rejected, read_batch
+from pillion_log.entries import from_text, stamp
+from pillion_log.store.base import Appended, Done, Store
 
 MAX_TEXT_BYTES = 64 * 1024
-MAX_LINES = 10_000
-
-
-class Rejected(Model, frozen=True, omit_defaults=False):
-    """A line that is no entry: its number, from 1, and why."""
-
-    line: int
-    error: str
 
 
 class Taken(Model, frozen=True, omit_defaults=False):
@@ -31,7 +23,7 @@ class Taken(Model, frozen=True, omit_defaults=False):
 
 
 class Intake:
-    """Makes entries and stores them.
+    """Makes entries and stores them. What becomes of them is told later, once, in the loop's thread.
 
     Args:
         store: where they go.
@@ -42,35 +34,36 @@ class Intake:
         self._store = store
         self._clock = clock
 
-    async def take_text(self, body: bytes) -> None:
-        """Store one classic message; durable when this returns.
+    def take_text(self, body: bytes, done: Done) -> None:
+        """Store one classic message.
+
+        Args:
+            done: called when it is durable, or with why it is not.
 
         Raises:
-            InvalidInput: it is empty. TooLarge: over 64 KB. Unavailable, StorageFull: it was not stored.
+            InvalidInput: it is empty. TooLarge: over 64 KB.
         """
         if len(body) > MAX_TEXT_BYTES:
             raise TooLarge(f"the message is over {MAX_TEXT_BYTES} bytes; send less at a time")
-        await self._store.append([entries.from_text(body, entries.stamp(self._clock()))])
+        self._store.append((from_text(body, stamp(self._clock())),), done)
 
-    async def take_batch(self, body: bytes) -> Taken:
-        """Store the good lines of an NDJSON body; durable when this returns. Empty lines are passed over, but counted.
+    def take_batch(self, body: bytes, done: Callable[[Taken | Unavailable], None]) -> None:
+        """Store the good lines of an NDJSON body. Empty lines are passed over, but counted.
+
+        Args:
+            done: called when they are durable, or with why nothing was stored.
 
         Raises:
-            InvalidInput: it is empty. TooLarge: over 10,000 lines. Unavailable, StorageFull: nothing was stored.
+            InvalidInput: it is empty. TooLarge: over 10,000 lines.
         """
-        if body.count(b"\n") + (not body.endswith(b"\n")) > MAX_LINES:
-            raise TooLarge(f"the batch has over {MAX_LINES} lines; send less at a time", code="too_many_lines")
-        received = entries.stamp(self._clock())
-        good: list[Entry] = []
-        rejected: list[Rejected] = []
-        for number, line in enumerate(body.split(b"\n"), 1):
-            if not line or line.isspace():
-                continue
-            try:
-                good.append(entries.from_line(line, received))
-            except InvalidInput as exc:
-                rejected.append(Rejected(number, exc.message))
-        if not good and not rejected:
+        runs, rejected = read_batch(body, stamp(self._clock()))
+        if not runs and not rejected:
             raise InvalidInput("the body is empty; send one JSON object a line", code="empty")
-        accepted, duplicates = await self._store.append(good) if good else (0, 0)
-        return Taken(accepted, duplicates, tuple(rejected))
+
+        def tell(outcome: Appended | Unavailable) -> None:
+            done(Taken(outcome.accepted, outcome.duplicates, tuple(rejected)) if isinstance(outcome, Appended) else outcome)
+
+        if runs:
+            self._store.append(runs, tell)
+        else:
+            tell(Appended(0, 0))

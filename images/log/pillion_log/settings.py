@@ -15,7 +15,7 @@ from pillion_common.config import (
     parse_size,
     parse_text,
 )
-from pillion_common.trust import EVERYWHERE
+from pillion_common.networks import EVERYWHERE
 
 PROGRAM = "log"
 DESCRIPTION = "Collects the log lines of every service, and finds them again."

@@ -9,6 +9,7 @@ import uvloop
 
 from pillion_common import config, lifecycle, logs
 from pillion_common.errors import ConfigError
+from pillion_common.http.interfaces import Limits
 from pillion_common.http.server import Server
 from pillion_common.http.tornado_bridge import TornadoBridge
 from pillion_common.trust import Token
@@ -18,6 +19,8 @@ from pillion_registry.settings import DESCRIPTION, PROGRAM, Settings
 from pillion_registry.store import Store, open_store
 
 _log = logs.EventLog("registry")
+
+OTHER_CONNECTIONS = 1000  # of people and programs that look
 
 
 class RegistryProgram:
@@ -31,7 +34,9 @@ class RegistryProgram:
         self._readiness.add("store", self._registry.store_fault)
         application = make_application(self._registry, self._readiness, token, settings.exempt_networks())
         hot = hot_routes(self._registry, token, settings.exempt_networks())
-        self._server = Server(streaming=TornadoBridge(application), hot=hot)
+        # Every sidecar keeps a connection for a while after it registered.
+        limits = Limits(connections=settings.max_instances + OTHER_CONNECTIONS)
+        self._server = Server(streaming=TornadoBridge(application), hot=hot, limits=limits)
         self.exit_code = lifecycle.EXIT_OK
 
     async def start(self) -> list[str]:

@@ -62,6 +62,11 @@ class Instance:
         """Return the service's name."""
         return self.record.name
 
+    @property
+    def gone(self) -> bool:
+        """Return whether nothing was heard of it lately but that it cannot serve."""
+        return self.state in (State.DOWN, State.STARTING) or (self.state is State.DRAINING and self.misses > 0)
+
 
 class Decision(NamedTuple):
     """What accepting a registration will do. Nothing has happened yet."""
@@ -166,10 +171,10 @@ class Catalog:
         record = Record(instance_id, self._generation, registrant, now_s, registration, trusted)
         # A healthy instance that registers again stays offered: it is only checked anew.
         same = [instance for instance in earlier if (instance.name, instance.record.url) == (record.name, record.url)]
-        healthy = any(instance.state is State.UP for instance in same)
-        retained = not healthy and any(instance.retained for instance in same)
+        state = _kept_state(registration, same)
+        retained = state is State.STARTING and any(instance.retained for instance in same)
         replaced = tuple(instance.record.instance_id for instance in earlier if instance.record.instance_id != instance_id)
-        return Decision(record, replaced, State.UP if healthy else State.STARTING, retained, not earlier)
+        return Decision(record, replaced, state, retained, not earlier)
 
     def accept(self, decision: Decision, now_s: float) -> list[Transition]:
         """Carry a decision out, once it is stored."""
@@ -220,16 +225,24 @@ class Catalog:
     def failed(self, instance: Instance, reason: str, now_s: float) -> Transition | None:
         """Note evidence that the instance cannot serve: refused, or it says so itself."""
         if instance.state is State.DRAINING:
+            instance.misses, instance.reason = max(1, instance.misses), reason  # nobody is told of it any more
             return None
         if instance.state is State.DOWN or (instance.state is State.STARTING and not instance.retained):
             instance.reason = reason  # nobody was told of it yet: an app that is still coming up is not down
             return None
         return self._move(instance, State.DOWN, reason, now_s)
 
+    def drain(self, instance: Instance, reason: str, now_s: float) -> Transition | None:
+        """Withdraw an instance that goes on working; None if it is drained already."""
+        return None if instance.state is State.DRAINING else self._move(instance, State.DRAINING, reason, now_s)
+
+    def undrain(self, instance: Instance, now_s: float) -> Transition | None:
+        """Let an instance come back, by a check; None if it is not drained."""
+        return self._move(instance, State.STARTING, None, now_s) if instance.state is State.DRAINING else None
+
     def expired(self, forget_after_s: float, now_s: float) -> list[Instance]:
-        """Return the instances that have been down, or never up, for so long that they are to be forgotten."""
-        gone = (State.DOWN, State.STARTING)
-        return [i for i in self._instances.values() if i.state in gone and now_s - i.since_s >= forget_after_s]
+        """Return the instances that have been down, never up, or drained and silent for so long that they are to be forgotten."""
+        return [i for i in self._instances.values() if i.gone and now_s - i.since_s >= forget_after_s]
 
     # Inside.
 
@@ -266,6 +279,15 @@ class Catalog:
         _discard(self._ids_by_name, record.name, record.instance_id)
         for required in record.registration.requires:
             _discard(self._dependents, required, record.instance_id)
+
+
+def _kept_state(given: Registration, same: Iterable[Instance]) -> State:
+    """Return the state of a registration of what was registered there already."""
+    states = {instance.state for instance in same}
+    incarnations = {instance.record.registration.incarnation for instance in same if instance.state is State.DRAINING}
+    if given.incarnation is not None and given.incarnation in incarnations:
+        return State.DRAINING  # the process that was drained, not one that was started since
+    return State.UP if State.UP in states else State.STARTING
 
 
 def _entry(record: Record) -> ProviderEntry:

@@ -1,13 +1,16 @@
 """A dependent: an instance that requires services, and what it has acknowledged of their providers. Pure.
 
 Level-triggered: a patch is always the difference from what was acknowledged to the truth of this moment, so nothing is lost or doubled,
-and changes that come while a dependent is slow or away melt into one patch.
+and changes that come while a dependent is slow or away melt into one patch. What dependents know is immutable: those who acknowledged the
+same patches share one object, and so one plan of what to tell them next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pillion_common.models import Patch
@@ -16,64 +19,90 @@ from pillion_registry.provider_set import EMPTY, ProviderSet, difference
 Providers = Callable[[str], ProviderSet]
 
 
+class Knowledge(NamedTuple):
+    """What somebody knows, by name; None where nobody can say, so that only a Full helps (Protocol 2). `revision` is the one it is at."""
+
+    sets: Mapping[str, ProviderSet | None]
+    revision: int | None
+
+    def learn(self, sets: Mapping[str, ProviderSet], revision: int | None) -> Knowledge:
+        """Return this with some sets replaced."""
+        return Knowledge(MappingProxyType({**self.sets, **sets}), revision)
+
+
 class Delivery(NamedTuple):
-    """One patch, and what the dependent knows once it has answered 200."""
+    """One patch, and what its receiver knows once it has answered 200."""
 
     patch: Patch
-    results: Mapping[str, ProviderSet]
-    revision: int
+    result: Knowledge
+
+
+class Plan(NamedTuple):
+    """What is due to all who have the same knowledge: a delivery, or (None) nothing but to take `known` for what they have."""
+
+    known: Knowledge
+    delivery: Delivery | None
+
+
+@lru_cache(maxsize=1024)
+def fresh(requires: tuple[str, ...], classic: bool) -> Knowledge:
+    """Return what somebody knows who has just registered: a classic one has an empty table, a Protocol 2 one is sent a Full."""
+    return Knowledge(MappingProxyType(dict.fromkeys(requires, EMPTY if classic else None)), None)
+
+
+def plan(known: Knowledge, classic: bool, providers: Providers, revision: int, epoch: str) -> Plan:
+    """Return what is due now.
+
+    Args:
+        known: what the receiver has acknowledged.
+        classic: it appends every Added entry, and knows no Full.
+        providers: the present providers of a service.
+        revision, epoch: the registry's own, to which the patch brings the receiver.
+    """
+    if not classic and None in known.sets.values():
+        full = _plan_full(known, providers, revision, epoch)
+        if full is not None:
+            return Plan(known, full)
+    return _plan_difference(known, classic, providers, revision, epoch)
+
+
+def _plan_full(known: Knowledge, providers: Providers, revision: int, epoch: str) -> Delivery | None:
+    # A set with unchecked members is not the whole truth yet: it has to wait, for a Full would withdraw them.
+    results = {name: truth for name, told in known.sets.items() if told is None and (truth := providers(name)).settled}
+    if not results:
+        return None
+    added = tuple(entry for truth in results.values() for entry in truth.entries.values())
+    patch = Patch(added=added, removed=(), revision=revision, epoch=epoch, full=True, services=tuple(results))
+    return Delivery(patch, known.learn(results, revision))
+
+
+def _plan_difference(known: Knowledge, classic: bool, providers: Providers, revision: int, epoch: str) -> Plan:
+    steps = {name: difference(told, providers(name), classic) for name, told in known.sets.items() if told is not None}
+    added = tuple(entry for step in steps.values() for entry in step.added)
+    removed = tuple(entry for step in steps.values() for entry in step.removed)
+    results = {name: step.result for name, step in steps.items()}
+    if not added and not removed:
+        unchanged = all(known.sets[name] is result for name, result in results.items())
+        return Plan(known if unchanged else known.learn(results, known.revision), None)
+    patch = Patch(added=added, removed=removed, revision=revision, previous=known.revision, epoch=epoch)
+    return Plan(known, Delivery(patch, known.learn(results, revision)))
 
 
 @dataclass(slots=True)
 class Dependent:
-    """What one dependent was told. `acknowledged[name]` is None when that is not known: then only a Full helps (Protocol 2)."""
+    """One dependent and what it knows."""
 
     instance_id: str
     generation: int
     requires: tuple[str, ...]
     classic: bool
-    acknowledged: dict[str, ProviderSet | None] = field(default_factory=dict)
-    revision: int | None = None
+    known: Knowledge
 
     def start_afresh(self) -> None:
-        """Note that the dependent has just registered: a classic one starts with an empty table, a Protocol 2 one is sent a Full."""
-        self.acknowledged = dict.fromkeys(self.requires, EMPTY if self.classic else None)
-        self.revision = None
+        """Note that it has nothing, or that nobody knows what it has."""
+        self.known = fresh(self.requires, self.classic)
 
-    def plan(self, providers: Providers, revision: int, epoch: str) -> Delivery | None:
-        """Return the patch that is due now, or None.
-
-        Args:
-            providers: the present providers of a service.
-            revision, epoch: the registry's own, to which the patch brings the receiver.
-        """
-        if not self.classic and None in self.acknowledged.values():
-            full = self._plan_full(providers, revision, epoch)
-            if full is not None:
-                return full
-        return self._plan_difference(providers, revision, epoch)
-
-    def acknowledge(self, delivery: Delivery) -> None:
-        """Note that the dependent answered 200."""
-        self.acknowledged.update(delivery.results)
-        self.revision = delivery.revision
-
-    def _plan_full(self, providers: Providers, revision: int, epoch: str) -> Delivery | None:
-        # A set with unchecked members is not the whole truth yet: it has to wait, for a Full would withdraw them.
-        results = {name: truth for name, known in self.acknowledged.items() if known is None and (truth := providers(name)).settled}
-        if not results:
-            return None
-        added = tuple(entry for truth in results.values() for entry in truth.entries.values())
-        patch = Patch(added=added, removed=(), revision=revision, epoch=epoch, full=True, services=tuple(results))
-        return Delivery(patch, results, revision)
-
-    def _plan_difference(self, providers: Providers, revision: int, epoch: str) -> Delivery | None:
-        steps = {name: difference(known, providers(name), self.classic) for name, known in self.acknowledged.items() if known is not None}
-        added = tuple(entry for step in steps.values() for entry in step.added)
-        removed = tuple(entry for step in steps.values() for entry in step.removed)
-        results = {name: step.result for name, step in steps.items()}
-        if not added and not removed:
-            self.acknowledged.update(results)
-            return None
-        patch = Patch(added=added, removed=removed, revision=revision, previous=self.revision, epoch=epoch)
-        return Delivery(patch, results, revision)
+    def may_know(self, name: str, url: str) -> bool:
+        """Return whether it has not acknowledged that there is no such provider."""
+        told = self.known.sets.get(name, EMPTY)
+        return told is None or url in told.entries

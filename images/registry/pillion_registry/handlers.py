@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from pillion_common import models
 from pillion_common.config import Network
 from pillion_common.errors import InvalidInput, MethodNotAllowed
-from pillion_common.http.interfaces import HotHandler
+from pillion_common.http.interfaces import Handler, Route
 from pillion_common.http.message import Request, Response
 from pillion_common.http.tornado_handlers import Application, BaseHandler
 from pillion_common.lifecycle import Readiness
@@ -56,7 +56,7 @@ class ServiceHandler(RegistryHandler):
 
     def get(self, name: str) -> None:
         """List instances of one name."""
-        self.write_json(models.encode(self.registry.list_service(name)))
+        self.write_json(models.encode(self.registry.list_service(name, self.get_query_argument("state", None))))
 
 
 class StateHandler(RegistryHandler):
@@ -68,6 +68,23 @@ class StateHandler(RegistryHandler):
         self.write_json(models.encode(self.registry.report(instance_id, report)))
 
 
+class DrainHandler(RegistryHandler):
+    """`/services/{id}/drain`: withdraws an instance that goes on working."""
+
+    async def post(self, instance_id: str) -> None:
+        """Drain; answers when the dependents have acknowledged it."""
+        request = models.decode(self.request.body, models.DrainRequest) if self.request.body else models.DrainRequest()
+        self.write_json(models.encode(await self.registry.drain(instance_id, request)))
+
+
+class UndrainHandler(RegistryHandler):
+    """`/services/{id}/undrain`: lets a drained instance come back."""
+
+    def post(self, instance_id: str) -> None:
+        """Undrain."""
+        self.write_json(models.encode(self.registry.undrain(instance_id)))
+
+
 def make_application(registry: Registry, readiness: Readiness, token: Token | None, exempt: tuple[Network, ...]) -> Application:
     """Return the registry's Tornado application."""
     needs = {"registry": registry, "token": token, "exempt": exempt}
@@ -75,24 +92,31 @@ def make_application(registry: Registry, readiness: Readiness, token: Token | No
         (r"/services", ServicesHandler, needs),
         (r"/services/([^/]+)", ServiceHandler, needs),
         (r"/services/([^/]+)/state", StateHandler, needs),
+        (r"/services/([^/]+)/drain", DrainHandler, needs),
+        (r"/services/([^/]+)/undrain", UndrainHandler, needs),
     ]
     return Application(routes, readiness)
 
 
-def hot_routes(registry: Registry, token: Token | None, exempt: tuple[Network, ...]) -> dict[bytes, HotHandler]:
+def hot_routes(registry: Registry, token: Token | None, exempt: tuple[Network, ...]) -> dict[bytes, Route]:
     """Return what is answered straight from bytes, beside Tornado: registrations, of which many come at once after a restart."""
 
-    def services(request: Request) -> Awaitable[Response] | None:
+    def services(request: Request) -> Handler | None:
         if request.method in ("GET", "HEAD", "DELETE"):
             return None
         if request.method != "POST":
             raise MethodNotAllowed(request.method, ("DELETE", "GET", "HEAD", "POST"))
         authorization = request.header(b"authorization")
-        check_token(token, authorization, request.peer, exempt)
-        registration = models.decode(request.body, models.Registration)
-        return register(registration, request.peer, token is not None and token.fits(authorization))
+        trusted = token is not None and token.fits(authorization)
 
-    async def register(registration: models.Registration, peer: str, trusted: bool) -> Response:
+        def register(request: Request) -> Awaitable[Response]:
+            if not trusted:
+                check_token(token, authorization, request.peer, exempt)
+            return answer(models.decode(request.body, models.Registration), request.peer, trusted)
+
+        return register
+
+    async def answer(registration: models.Registration, peer: str, trusted: bool) -> Response:
         return Response(200, models.encode(await registry.register(registration, peer, trusted)))
 
     return {b"/services": services}

@@ -17,7 +17,7 @@ class LagMeter:
         clock: monotonic seconds.
     """
 
-    def __init__(self, tolerance_s: float = 0.5, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, tolerance_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._tolerance_s = tolerance_s
         self._clock = clock
         self._expected = clock()

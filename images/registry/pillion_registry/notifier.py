@@ -1,38 +1,68 @@
 """Tells dependents of changes: one patch at a time to each, retried until acknowledged, newest state only.
 
-A slow or dead dependent has its own task and its own back-off, so it delays nobody else.
+A slow or dead dependent has its own connection and its own back-off, so it delays nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from pillion_common.backoff import Backoff
 from pillion_common.errors import PeerError
+from pillion_common.http.answers import Answer
+from pillion_common.http.client import Channel, encode_body, encode_head
 from pillion_common.logs import EventLog
-from pillion_common.models import Patch, encode
-from pillion_common.tasks import Supervisor
+from pillion_common.models import State, encode
+from pillion_common.names import Url, parse_url
 from pillion_common.trust import Token
 from pillion_registry.catalog import Catalog, Record
 from pillion_registry.channels import Channels
-from pillion_registry.dependent import Delivery, Dependent
+from pillion_registry.dependent import Delivery, Dependent, Knowledge, Plan, fresh, plan
 from pillion_registry.provider_set import ProviderSet
 from pillion_registry.store.base import Known
+from pillion_registry.withdrawals import Withdrawals
 
 _log = EventLog("notifier")
 
 BACKOFF_BASE_S = 0.1
 BACKOFF_CAP_S = 10.0
+SLICE = 1024
 
-OnAcknowledged = Callable[[Dependent, Known], Awaitable[None]]
+# Called after a classic dependent acknowledged, so that it can be kept; calls back when that is done.
+OnAcknowledged = Callable[[Dependent, Known, Callable[[], None]], None]
+
+
+class _Outbox:
+    """What is on its way to one dependent."""
+
+    __slots__ = ("backoff", "channel", "dependent", "head", "queued", "record", "retry", "sending", "url")
+
+    def __init__(self, dependent: Dependent, record: Record, headers: tuple[str, ...]) -> None:
+        self.dependent = dependent
+        self.record = record
+        self.url: Url = parse_url(record.registration.service_update_url or "", "ServiceUpdateURL")
+        self.head = encode_head(self.url, "POST", self.url.target, headers)
+        self.channel: Channel | None = None  # kept for Protocol 2; a classic one gets a new one for each patch
+        self.backoff: Backoff | None = None  # made at the first failure
+        self.retry: asyncio.TimerHandle | None = None
+        self.queued = False
+        self.sending = False
+
+    def calm(self) -> None:
+        """End a wait for the next try."""
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
 
 
 class Notifier:
-    """Owns the dependents and their deliveries.
+    """Owns the dependents and what is on its way to them.
 
     Args:
-        on_acknowledged: awaited after a classic dependent acknowledged, so that it can be kept.
+        on_acknowledged: see OnAcknowledged.
         token: sent along to those who registered with it and to nobody else: whoever could register without it must not learn it.
     """
 
@@ -40,7 +70,6 @@ class Notifier:
         self,
         catalog: Catalog,
         channels: Channels,
-        tasks: Supervisor,
         on_acknowledged: OnAcknowledged,
         *,
         epoch: str,
@@ -49,17 +78,17 @@ class Notifier:
     ) -> None:
         self._catalog = catalog
         self._channels = channels
-        self._tasks = tasks
         self._on_acknowledged = on_acknowledged
         self._epoch = epoch
         self._timeout_s = timeout_s
         self._plain = ("Content-Type: application/json",)
         self._trusting = (*self._plain, token.header) if token else self._plain
-        self._dependents: dict[str, Dependent] = {}
-        self._records: dict[str, Record] = {}
-        self._kicks: dict[str, asyncio.Event] = {}
-        self._encoded: dict[tuple[object, ...], tuple[Patch, bytes]] = {}
-        self._encoded_at = -1
+        self._outboxes: dict[str, _Outbox] = {}
+        self._queue: deque[_Outbox] = deque()
+        self._plans: dict[tuple[int, bool], tuple[Knowledge, Plan, bytes]] = {}
+        self._results: dict[tuple[object, ...], Knowledge] = {}
+        self._planned_at = -1
+        self._withdrawals = Withdrawals()
 
     def watch(self, record: Record, known: Known | None = None) -> None:
         """Tell an instance of its providers from now on.
@@ -68,103 +97,159 @@ class Notifier:
             record: its registration.
             known: what it knew when the registry stopped; None for an instance that has just registered.
         """
+        self.forget(record.instance_id)
         given = record.registration
         if not given.requires:
-            self.forget(record.instance_id)
             return
-        dependent = Dependent(record.instance_id, record.generation, given.requires, classic=(given.protocol or 1) < 2)
-        dependent.start_afresh()
-        if known is not None and dependent.classic:
-            dependent.acknowledged.update({name: ProviderSet({e.url: e for e in known.get(name, ())}) for name in given.requires})
-        self._dependents[record.instance_id] = dependent
-        self._records[record.instance_id] = record
-        self._wake(record.instance_id)
+        classic = (given.protocol or 1) < 2
+        dependent = Dependent(record.instance_id, record.generation, given.requires, classic, fresh(given.requires, classic))
+        if known is not None and classic:
+            dependent.known = Knowledge({name: ProviderSet({e.url: e for e in known.get(name, ())}) for name in given.requires}, None)
+        headers = self._trusting if record.trusted else self._plain
+        outbox = self._outboxes[record.instance_id] = _Outbox(dependent, record, headers)
+        self._enqueue(outbox)
 
     def forget(self, instance_id: str) -> None:
-        """Tell an instance nothing more."""
-        self._dependents.pop(instance_id, None)
-        self._records.pop(instance_id, None)
-        if kick := self._kicks.get(instance_id):
-            kick.set()
+        """Tell an instance no more."""
+        outbox = self._outboxes.pop(instance_id, None)
+        if outbox is not None:
+            outbox.calm()
+            self._withdrawals.release(instance_id)
+
+    def release(self, instance_id: str) -> None:
+        """Wait no longer for a dependent's word: it is down."""
+        self._withdrawals.release(instance_id)
+
+    async def until_withdrawn(self, name: str, url: str, timeout_s: float) -> tuple[int, tuple[str, ...]]:
+        """Wait until no dependent that is up knows a provider any more. It must have been withdrawn already.
+
+        Returns:
+            How many dependents acknowledged it, and the ids of those that did not within timeout_s.
+        """
+        waiting = []
+        for instance_id in self._catalog.dependents_of(name):
+            outbox, instance = self._outboxes.get(instance_id), self._catalog.get(instance_id)
+            alive = instance is not None and instance.state in (State.UP, State.DRAINING)
+            # What is on its way to it now may still name the provider.
+            if outbox is not None and alive and (outbox.sending or outbox.dependent.may_know(name, url)):
+                waiting.append(instance_id)
+        return await self._withdrawals.wait(name, url, waiting, timeout_s)
 
     def changed(self, names: Iterable[str]) -> None:
         """Tell all who require one of these services."""
-        for instance_id in dict.fromkeys(instance_id for name in names for instance_id in self._catalog.dependents_of(name)):
-            self._wake(instance_id, only_idle=True)
+        for name in names:
+            for instance_id in self._catalog.dependents_of(name):
+                outbox = self._outboxes.get(instance_id)
+                # One that is being told, or whose next try is to come, will hear of it then.
+                if outbox is not None and not outbox.queued and not outbox.sending and outbox.retry is None:
+                    self._enqueue(outbox)
 
     def kick(self, instance_id: str) -> None:
         """Try again now: the dependent has just shown that it lives."""
-        self._wake(instance_id)
+        outbox = self._outboxes.get(instance_id)
+        if outbox is not None and outbox.retry is not None:
+            outbox.calm()
+            self._enqueue(outbox)
 
-    def _wake(self, instance_id: str, only_idle: bool = False) -> None:
-        if instance_id not in self._dependents:
-            return
-        kick = self._kicks.get(instance_id)
-        if kick is None:
-            self._kicks[instance_id] = asyncio.Event()
-            self._tasks.spawn(f"patches {instance_id}", self._deliver(instance_id))
-        elif not only_idle:
-            kick.set()
+    def _enqueue(self, outbox: _Outbox) -> None:
+        if not self._queue:
+            asyncio.get_running_loop().call_soon(self._tell_slice)
+        outbox.queued = True
+        self._queue.append(outbox)
 
-    async def _deliver(self, instance_id: str) -> None:
-        """Bring one dependent to the truth, then end."""
-        backoff = Backoff(BACKOFF_BASE_S, BACKOFF_CAP_S)
-        kick = self._kicks[instance_id]
-        try:
-            while (dependent := self._dependents.get(instance_id)) and (delivery := self._plan(dependent)):
-                kick.clear()
-                if await self._send(dependent, self._records[instance_id], delivery):
-                    backoff.reset()
-                    continue
+    def _tell_slice(self) -> None:
+        some = [self._queue.popleft() for _ in range(min(SLICE, len(self._queue)))]
+        if self._queue:
+            asyncio.get_running_loop().call_soon(self._tell_slice)
+        for outbox in some:
+            outbox.queued = False
+            if self._is_current(outbox):
                 try:
-                    async with asyncio.timeout(backoff.next_delay()):
-                        await kick.wait()
-                except TimeoutError:
-                    pass
-        finally:
-            del self._kicks[instance_id]
+                    self._tell(outbox)
+                except Exception as exc:  # a fault of ours about one dependent must not keep the news from the others
+                    _log.fault("patch_not_made", f"no patch for {outbox.dependent.instance_id}: {exc}", exc)
+                    self._try_later(outbox, str(exc))
 
-    def _plan(self, dependent: Dependent) -> Delivery | None:
-        return dependent.plan(self._catalog.providers, self._catalog.revision, self._epoch)
+    def _is_current(self, outbox: _Outbox) -> bool:
+        return self._outboxes.get(outbox.dependent.instance_id) is outbox
 
-    async def _send(self, dependent: Dependent, record: Record, delivery: Delivery) -> bool:
-        url = record.registration.service_update_url or ""
-        # A classic dependent cannot tell a repeat from news, and may take its time: a connection for this one patch leaves no doubt whether
-        # it was reached, and its heartbeats do not wait behind it.
-        channel, target = self._channels.open(record, url) if dependent.classic else self._channels.get(record, url)
-        headers = self._trusting if record.trusted else self._plain
-        try:
-            answer = await channel.request(
-                "POST", target, body=self._encode(dependent, delivery), headers=headers, timeout_s=self._timeout_s
-            )
-        except PeerError as exc:
-            _log.debug("patch_failed", f"patch to {dependent.instance_id} failed: {exc.message}", instance=dependent.instance_id)
-            return False
-        finally:
-            if dependent.classic:
-                channel.close()
-        if self._dependents.get(dependent.instance_id) is not dependent:
-            return True  # registered anew or gone meanwhile: what this patch did is of no more concern
-        if answer.status == 409 and not dependent.classic and not delivery.patch.full:
+    def _tell(self, outbox: _Outbox) -> None:
+        """Send the patch that is due to one dependent, if one is."""
+        dependent = outbox.dependent
+        _, planned, body = self._plan(dependent)
+        if planned.delivery is None:
+            dependent.known = planned.known
+            return
+        outbox.sending = True
+        channel = outbox.channel
+        if dependent.classic:
+            # It cannot tell a repeat from news, and may take its time: a connection for this one patch leaves no doubt whether it was
+            # reached, and its heartbeats do not wait behind it.
+            channel = self._channels.open(outbox.record, outbox.url)
+        elif channel is None:
+            channel = outbox.channel = self._channels.get(outbox.record, outbox.url)
+        channel.send(outbox.head + body, partial(self._answered, outbox, planned.delivery, channel), self._timeout_s)
+
+    def _plan(self, dependent: Dependent) -> tuple[Knowledge, Plan, bytes]:
+        """Return what is due to a dependent, and its bytes; planned and encoded once for all who know the same."""
+        if self._planned_at != self._catalog.revision:
+            self._plans.clear()
+            self._results.clear()
+            self._planned_at = self._catalog.revision
+        known = dependent.known
+        key = (id(known), dependent.classic)
+        found = self._plans.get(key)
+        if found is None:
+            planned = plan(known, dependent.classic, self._catalog.providers, self._catalog.revision, self._epoch)
+            body = b""
+            if (delivery := planned.delivery) is not None:
+                planned = planned._replace(delivery=delivery._replace(result=self._shared(delivery.result)))
+                body = encode_body(encode(delivery.patch))
+            found = self._plans[key] = known, planned, body  # what is known is kept alive, so that its id is not given again
+        return found
+
+    def _shared(self, result: Knowledge) -> Knowledge:
+        """Return the one object for this knowledge: ways that began apart meet here."""
+        return self._results.setdefault((result.revision, *result.sets, *map(id, result.sets.values())), result)
+
+    def _answered(self, outbox: _Outbox, delivery: Delivery, channel: Channel, outcome: Answer | PeerError) -> None:
+        dependent = outbox.dependent
+        if dependent.classic:
+            channel.close()
+        outbox.sending = False
+        if not self._is_current(outbox):
+            return  # registered anew or gone meanwhile: what this patch did is of no more concern
+        if isinstance(outcome, PeerError):
+            self._try_later(outbox, outcome.message)
+        elif outcome.status == 409 and not dependent.classic and not delivery.patch.full:
             _log.debug("patch_gap", f"{dependent.instance_id} saw a gap; it is sent the whole truth", instance=dependent.instance_id)
             dependent.start_afresh()
-            return True
-        if answer.status != 200:
-            _log.debug("patch_refused", f"patch to {dependent.instance_id} was answered {answer.status}", instance=dependent.instance_id)
-            return False
-        dependent.acknowledge(delivery)
-        if dependent.classic:
-            known = {name: tuple(told.entries.values()) for name, told in dependent.acknowledged.items() if told is not None}
-            await self._on_acknowledged(dependent, known)
-        return True
+            self._tell(outbox)
+        elif outcome.status != 200:
+            self._try_later(outbox, f"it was answered {outcome.status}")
+        else:
+            outbox.backoff = None
+            dependent.known = delivery.result
+            self._withdrawals.acknowledged(dependent)
+            self._keep_acknowledged(outbox)
 
-    def _encode(self, dependent: Dependent, delivery: Delivery) -> bytes:
-        """Encode a patch once for all who need the same."""
-        if self._encoded_at != self._catalog.revision:
-            self._encoded.clear()
-            self._encoded_at = self._catalog.revision
-        patch = delivery.patch
-        key = (patch.full, patch.previous, patch.services, tuple(map(id, patch.added or ())), tuple(map(id, patch.removed or ())))
-        if key not in self._encoded:
-            self._encoded[key] = patch, encode(patch)  # the patch keeps its entries alive, so that none of these ids is given again
-        return self._encoded[key][1]
+    def _keep_acknowledged(self, outbox: _Outbox) -> None:
+        dependent = outbox.dependent
+        if not dependent.classic:
+            self._tell(outbox)
+            return
+
+        def kept() -> None:
+            outbox.sending = False
+            if self._is_current(outbox):
+                self._tell(outbox)
+
+        outbox.sending = True  # the next patch must not be acknowledged, and kept, before this one
+        known = {name: tuple(told.entries.values()) for name, told in dependent.known.sets.items() if told is not None}
+        self._on_acknowledged(dependent, known, kept)
+
+    def _try_later(self, outbox: _Outbox, reason: str) -> None:
+        instance_id = outbox.dependent.instance_id
+        _log.debug("patch_failed", f"patch to {instance_id} failed: {reason}", instance=instance_id)
+        outbox.backoff = outbox.backoff or Backoff(BACKOFF_BASE_S, BACKOFF_CAP_S)
+        outbox.retry = asyncio.get_running_loop().call_later(outbox.backoff.next_delay(), self.kick, instance_id)

@@ -1,7 +1,8 @@
 """Heartbeats: asks every instance, each at its own time, whether it is alive. What an answer means is the catalogue's matter.
 
 A check ends as PASSED (200), FAILED (refused, or 503: the instance says so itself), MISSED (anything that says nothing sure) or UNASKED (we
-could not even ask).
+could not even ask). The first check comes at once, all others at the instance's own phase of the interval, so that they spread evenly
+however the instances came in.
 """
 
 from __future__ import annotations
@@ -12,22 +13,31 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
 from pillion_common.errors import OwnLimit, PeerClosed, PeerError, PeerRefused
+from pillion_common.http.answers import Answer
+from pillion_common.http.client import Channel, encode_request
 from pillion_common.logs import EventLog
 from pillion_common.models import StateReport
-from pillion_common.tasks import Supervisor
+from pillion_common.names import parse_url
 from pillion_registry.catalog import Record
 from pillion_registry.channels import Channels
 from pillion_registry.lag import LagMeter
 
 _log = EventLog("prober")
 
-RETRY_S = 0.2  # after a check that says nothing sure, or a closed connection
+TICK_S = 0.02
+IDLE_TICK_S = 0.1
+MAX_A_TICK = 400
+RETRY_S = 0.2  # after a check that says nothing sure
+# A dying process closes its connections before, or after, its listening socket: ask again at once, and a refusal will say so for sure.
+CLOSED_RETRIES_S = (0.0, 0.005, 0.02, 0.05, 0.1)
 MAX_REASON_CHARS = 200
+GOLDEN = 0.6180339887498949  # its multiples, modulo 1, fill the interval evenly at any number of instances (Weyl)
 
 
 class Verdict(enum.Enum):
@@ -48,124 +58,151 @@ class Finding(NamedTuple):
 
 OnFinding = Callable[[Record, Finding], bool]
 
+_PASSED = Finding(Verdict.PASSED, "")
+
+
+class _Target:
+    """One instance as the prober knows it."""
+
+    __slots__ = ("asked_at", "asking", "channel", "closes", "due", "phase", "record", "request")
+
+    def __init__(self, record: Record, phase: float) -> None:
+        self.phase = phase
+        self.due = 0.0
+        self.asked_at = 0.0
+        self.asking = False
+        self.closes = 0
+        self.record = record
+        self.channel: Channel | None = None
+        self.request = b""
+
 
 class Prober:
     """Runs the checks. At most one check of an instance is under way.
 
     Args:
         channels: the connections to use.
-        tasks: owns the checks.
+        lag: whether we are late ourselves.
         on_finding: told of each check's end; returns whether to ask again soon.
         interval_s, timeout_s: between checks, and for one.
     """
 
-    def __init__(
-        self, channels: Channels, tasks: Supervisor, lag: LagMeter, on_finding: OnFinding, *, interval_s: float, timeout_s: float
-    ) -> None:
+    def __init__(self, channels: Channels, lag: LagMeter, on_finding: OnFinding, *, interval_s: float, timeout_s: float) -> None:
         self._channels = channels
-        self._tasks = tasks
         self._lag = lag
         self._on_finding = on_finding
         self._interval_s = interval_s
         self._timeout_s = timeout_s
-        self._records: dict[str, Record] = {}
-        self._due: dict[str, float] = {}
-        self._heap: list[tuple[float, int, str]] = []
+        self._targets: dict[str, _Target] = {}
+        self._heap: list[tuple[float, int, _Target]] = []
         self._order = itertools.count()
-        self._under_way: set[str] = set()
-        self._wake = asyncio.Event()
 
-    def watch(self, record: Record, delay_s: float = 0.0) -> None:
-        """Check an instance from now on, the first time after delay_s."""
-        self._records[record.instance_id] = record
-        self._schedule(record.instance_id, time.monotonic() + delay_s)
+    def watch(self, record: Record, delay_s: float = 0.0, healthy: bool = False) -> None:
+        """Check an instance from now on.
+
+        Args:
+            record: its registration.
+            delay_s: time until the first check.
+            healthy: it was up when it registered again, so that there is no hurry.
+        """
+        known = self._targets.get(record.instance_id)
+        if known is not None and healthy and _place(known.record) == _place(record):
+            known.record = record  # the next turn of the same place will do
+            return
+        now = time.monotonic()
+        target = self._targets[record.instance_id] = _Target(record, known.phase if known else (len(self._targets) * GOLDEN) % 1.0)
+        if delay_s:
+            self._schedule(target, now + delay_s)
+        else:
+            self._schedule(target, self._next_turn(target, now))
+            self._ask(target, now)
 
     def forget(self, instance_id: str) -> None:
         """Check an instance no more."""
-        self._records.pop(instance_id, None)
-        self._due.pop(instance_id, None)
+        self._targets.pop(instance_id, None)
 
-    def check_soon(self, instance_id: str, generation: int) -> None:
-        """Check again before the next time is due: something hints at a change."""
-        record = self._records.get(instance_id)
-        if record is not None and record.generation == generation:
-            self._schedule(instance_id, min(self._due.get(instance_id, 0.0), time.monotonic() + RETRY_S / 10))
+    def check_soon(self, instance_id: str) -> None:
+        """Check at once: something hints at a change."""
+        target = self._targets.get(instance_id)
+        if target is not None and not target.asking:
+            self._ask(target, time.monotonic())
 
     async def run(self) -> None:
         """Start each check when it is due, for ever."""
         while True:
             now = time.monotonic()
-            while self._heap and self._heap[0][0] <= now:
-                due, _, instance_id = heapq.heappop(self._heap)
-                if self._due.get(instance_id) == due:
-                    self._begin(instance_id, due)
-            self._wake.clear()
-            pause = self._heap[0][0] - time.monotonic() if self._heap else None
-            try:
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            begun = 0
+            while self._heap and self._heap[0][0] <= now and begun < MAX_A_TICK:
+                due, _, target = heapq.heappop(self._heap)
+                if target.due == due and self._targets.get(target.record.instance_id) is target:
+                    self._schedule(target, self._next_turn(target, now))
+                    if not target.asking:
+                        self._ask(target, now)
+                        begun += 1
+            pause_s = self._heap[0][0] - now if self._heap else IDLE_TICK_S
+            await asyncio.sleep(min(max(pause_s, TICK_S), IDLE_TICK_S))
 
-    def _schedule(self, instance_id: str, due: float) -> None:
-        self._due[instance_id] = due
-        heapq.heappush(self._heap, (due, next(self._order), instance_id))
-        self._wake.set()
+    def _schedule(self, target: _Target, due: float) -> None:
+        target.due = due
+        heapq.heappush(self._heap, (due, next(self._order), target))
 
-    def _begin(self, instance_id: str, due: float) -> None:
-        # The next time is counted from the last, not from the answer: checks keep their even spread.
-        now = time.monotonic()
-        self._schedule(instance_id, max(due + self._interval_s, now + self._interval_s / 2))
-        if instance_id not in self._under_way:
-            self._under_way.add(instance_id)
-            record = self._records[instance_id]
-            self._tasks.spawn(f"check {record.instance_id}", self._check(record))
+    def _next_turn(self, target: _Target, now: float) -> float:
+        """Return the next time that is of the target's phase, counted from the clock and not from the last check, so that none drifts."""
+        turn = now / self._interval_s - target.phase
+        return (int(turn) + 1 + target.phase) * self._interval_s
 
-    async def _check(self, record: Record) -> None:
-        started = time.monotonic()
-        try:
-            finding = await self._ask(record)
-        finally:
-            self._under_way.discard(record.instance_id)
-        current = self._records.get(record.instance_id)
-        if current is None:
+    def _ask(self, target: _Target, now: float) -> None:
+        target.asking = True
+        target.asked_at = now
+        if target.channel is None:
+            url = parse_url(target.record.registration.heartbeat_url or "", "HeartbeatURL")
+            target.channel = self._channels.get(target.record, url)
+            target.request = encode_request(url, "GET", url.target)
+        target.channel.send(target.request, partial(self._asked, target), self._timeout_s, retry=True)
+
+    def _asked(self, target: _Target, outcome: Answer | PeerError) -> None:
+        target.asking = False
+        record = target.record
+        if self._targets.get(record.instance_id) is not target:
             return
-        if current is not record:
-            self._schedule(record.instance_id, time.monotonic())  # registered anew meanwhile: that is the one to check
+        finding = _judge(outcome)
+        if isinstance(outcome, PeerClosed) and target.closes < len(CLOSED_RETRIES_S):
+            target.closes += 1
+            self._ask_in(target, CLOSED_RETRIES_S[target.closes - 1])
             return
+        target.closes = 0
         if finding.verdict is Verdict.UNASKED:
             _log.warn_seldom("check_not_made", finding.reason)
             again = False
-        elif finding.verdict is Verdict.MISSED and self._lag.late_within(time.monotonic() - started + self._timeout_s):
+        elif finding.verdict is Verdict.MISSED and self._lag.late_within(time.monotonic() - target.asked_at + self._timeout_s):
             again = True  # we were late ourselves: blame nobody
         else:
             again = self._on_finding(record, finding)
-        if again and record.instance_id in self._due:
-            self._schedule(record.instance_id, min(self._due[record.instance_id], time.monotonic() + RETRY_S))
+        if again:
+            self._schedule(target, min(target.due, time.monotonic() + RETRY_S))
 
-    async def _ask(self, record: Record) -> Finding:
-        for last in (False, True):
-            if self._records.get(record.instance_id) is not record:
-                return Finding(Verdict.MISSED, "it is not registered any more")  # and must not get a channel nobody would close
-            channel, target = self._channels.get(record, record.registration.heartbeat_url or "")
-            try:
-                answer = await channel.request("GET", target, timeout_s=self._timeout_s)
-            except OwnLimit as exc:
-                return Finding(Verdict.UNASKED, exc.message)
-            except PeerRefused as exc:
-                return Finding(Verdict.FAILED, exc.message)
-            except PeerClosed as exc:
-                # A dying process closes its connections: ask again at once, and a refusal will say so for sure.
-                if last:
-                    return Finding(Verdict.MISSED, exc.message)
-            except PeerError as exc:
-                return Finding(Verdict.MISSED, exc.message)
-            else:
-                break
-        if answer.status == 200:
-            return Finding(Verdict.PASSED, "")
-        reason = _reason(answer.body) or f"its heartbeat answered {answer.status}"
-        return Finding(Verdict.FAILED if answer.status == 503 else Verdict.MISSED, reason)
+    def _ask_in(self, target: _Target, delay_s: float) -> None:
+        asyncio.get_running_loop().call_later(delay_s, self._ask_now, target)
+
+    def _ask_now(self, target: _Target) -> None:
+        if not target.asking and self._targets.get(target.record.instance_id) is target:
+            self._ask(target, time.monotonic())
+
+
+def _place(record: Record) -> tuple[str | None, str]:
+    """Return where, and on whose behalf, an instance is checked."""
+    return record.registration.heartbeat_url, record.registrant
+
+
+def _judge(outcome: Answer | PeerError) -> Finding:
+    if isinstance(outcome, PeerError):
+        if isinstance(outcome, OwnLimit):
+            return Finding(Verdict.UNASKED, outcome.message)
+        return Finding(Verdict.FAILED if isinstance(outcome, PeerRefused) else Verdict.MISSED, outcome.message)
+    if outcome.status == 200:
+        return _PASSED
+    reason = _reason(outcome.body) or f"its heartbeat answered {outcome.status}"
+    return Finding(Verdict.FAILED if outcome.status == 503 else Verdict.MISSED, reason)
 
 
 def _reason(body: bytes) -> str:
@@ -174,4 +211,9 @@ def _reason(body: bytes) -> str:
         said = msgspec.json.decode(body, type=StateReport).reason or ""
     except (msgspec.MsgspecError, UnicodeDecodeError):
         said = body.decode("utf-8", "replace")
-    return " ".join(said.split())[:MAX_REASON_CHARS]
+    return tidy(said)
+
+
+def tidy(said: str) -> str:
+    """Return a peer's words as one line of at most 200 printable characters: they go to logs, terminals and pages."""
+    return " ".join("".join(char if char.isprintable() else " " for char in said[: 4 * MAX_REASON_CHARS]).split())[:MAX_REASON_CHARS]

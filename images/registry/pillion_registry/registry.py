@@ -8,22 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable
 
 from pillion_common.clock import rfc3339
 from pillion_common.errors import InvalidInput, NotFound, PillionError
 from pillion_common.logs import EventLog
-from pillion_common.models import InstanceList, InstanceView, Registered, Registration, State, StateReport, check_registration
+from pillion_common.models import (
+    Drained,
+    DrainRequest,
+    InstanceList,
+    InstanceView,
+    Registered,
+    Registration,
+    State,
+    StateReport,
+    check_registration,
+)
 from pillion_common.names import address_of, derive_id, parse_url
+from pillion_common.networks import TargetRule
 from pillion_common.tasks import Supervisor
-from pillion_common.trust import TargetRule, Token
+from pillion_common.trust import Token
 from pillion_registry.catalog import Catalog, Instance, Record, Transition
 from pillion_registry.channels import Channels
 from pillion_registry.dependent import Dependent
 from pillion_registry.lag import LagMeter
+from pillion_registry.lanes import Lanes
 from pillion_registry.notifier import Notifier
-from pillion_registry.prober import Finding, Prober, Verdict
+from pillion_registry.prober import Finding, Prober, Verdict, tidy
 from pillion_registry.settings import Settings
 from pillion_registry.store.base import Acknowledged, Known, Put, Remove, SetState, Store
 
@@ -31,6 +42,8 @@ _log = EventLog("registry")
 
 FORGET_TICK_S = 10.0
 RESTART_SPREAD_S = 1.0
+MAX_DRAIN_S = 300.0
+MAX_TOLERANCE_S = 0.5  # of our own lateness; no more than a quarter of the time an instance has to answer
 
 
 class Registry:
@@ -46,17 +59,16 @@ class Registry:
         self._token = token
         self._catalog = Catalog(settings.max_instances)
         self._rule = TargetRule(settings.allowed_targets())
-        self._channels = Channels(self._rule, self._connection_closed)
-        self._lag = LagMeter()
+        self._channels = Channels(self._rule, lambda instance_id: self._prober.check_soon(instance_id))
+        self._lag = LagMeter(min(MAX_TOLERANCE_S, settings.heartbeat_timeout / 4))
         self._prober = Prober(
             self._channels,
-            tasks,
             self._lag,
             self._checked,
             interval_s=settings.heartbeat_interval,
             timeout_s=settings.heartbeat_timeout,
         )
-        self._lanes: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._lanes = Lanes()
         self._coming = 0  # new instances that are being stored
         self._store_fault: str | None = None
         self.epoch = ""
@@ -74,7 +86,6 @@ class Registry:
         self._notifier = Notifier(
             self._catalog,
             self._channels,
-            self._tasks,
             self._keep_acknowledged,
             epoch=stored.epoch,
             timeout_s=self._settings.heartbeat_timeout,
@@ -115,7 +126,7 @@ class Registry:
         check_registration(registration)
         self._check_targets(registration, registrant)
         instance_id = registration.instance_id or derive_id(registration.service_name, registration.service_url)
-        async with self._lane(instance_id, registration.service_url):
+        async with self._lanes.hold(instance_id, registration.service_url):
             now = self._clock()
             decision = self._catalog.decide(registration, registrant, now, trusted, self._coming)
             kept_state = State.UP if decision.retained else decision.state  # so that another restart retains it as well
@@ -126,8 +137,8 @@ class Registry:
                 self._coming -= decision.new
             transitions = self._catalog.accept(decision, now)
             self._let_go(*decision.replaced)
-            self._channels.drop(instance_id)
-            self._prober.watch(decision.record)
+            self._channels.renew(decision.record)
+            self._prober.watch(decision.record, healthy=decision.state is State.UP)
             self._notifier.watch(decision.record)
         self._publish(transitions)
         revision = self._catalog.revision
@@ -143,7 +154,7 @@ class Registry:
             InvalidInput: no URL. NotFound: none is registered there. Unavailable, StorageFull.
         """
         parse_url(url, "body")
-        async with self._lane(url):
+        async with self._lanes.hold(url):
             found = self._catalog.at_url(url)
             if not found:
                 raise NotFound(f"nothing is registered at {url}; GET /services lists what is", code="unknown_url")
@@ -156,15 +167,42 @@ class Registry:
         Raises:
             NotFound: no such instance. InvalidInput: a state one cannot report.
         """
-        instance = self._catalog.get(instance_id)
-        if instance is None:
-            raise NotFound(f"no instance {instance_id!r} is registered; register first", code="unknown_instance")
+        instance = self._find(instance_id)
         if report.state is State.DOWN:
-            self._move(self._catalog.failed(instance, report.reason or "it reports itself down", self._clock()))
+            self._move(self._catalog.failed(instance, tidy(report.reason or "") or "it reports itself down", self._clock()))
         elif report.state is State.UP:
-            self._prober.check_soon(instance_id, instance.record.generation)
+            self._prober.check_soon(instance_id)
         else:
             raise InvalidInput("an instance reports itself up or down", code="invalid_state", field="State")
+        return _view(instance)
+
+    async def drain(self, instance_id: str, request: DrainRequest) -> Drained:
+        """Withdraw an instance that goes on working; returns once every dependent that is up has acknowledged it, or the time is over.
+
+        Raises:
+            NotFound: no such instance. InvalidInput: a time-out out of bounds.
+        """
+        timeout_s = self._settings.drain_timeout if request.timeout is None else request.timeout
+        if not 0 <= timeout_s <= MAX_DRAIN_S:
+            raise InvalidInput(f"Timeout {timeout_s:g} is not between 0 and {MAX_DRAIN_S:g} seconds", code="out_of_range", field="Timeout")
+        instance = self._find(instance_id)
+        reason = tidy(request.reason or "") or "drained on request"
+        self._move(self._catalog.drain(instance, reason, self._clock()))
+        acknowledged, waiting = await self._notifier.until_withdrawn(instance.name, instance.record.url, timeout_s)
+        if waiting:
+            what = f"{len(waiting)} dependents have not acknowledged within {timeout_s:g} s that {instance_id} drains"
+            _log.warning("drain_unacknowledged", f"{what}, among them {waiting[0]}", instance=instance_id)
+        return Drained(instance_id, instance.state, acknowledged, waiting)
+
+    def undrain(self, instance_id: str) -> InstanceView:
+        """Let a drained instance come back: offered again once a check has passed.
+
+        Raises:
+            NotFound: no such instance.
+        """
+        instance = self._find(instance_id)
+        self._move(self._catalog.undrain(instance, self._clock()))
+        self._prober.check_soon(instance_id)
         return _view(instance)
 
     def list(self, name: str | None = None, state: str | None = None, tag: str | None = None, zone: str | None = None) -> InstanceList:
@@ -178,15 +216,21 @@ class Registry:
             and (tag is None or tag in (instance.record.registration.tags or ()))
         )
 
-    def list_service(self, name: str) -> InstanceList:
-        """Return the instances of one service.
+    def list_service(self, name: str, state: str | None = None) -> InstanceList:
+        """Return the instances of one service, or those of them that are in a state.
 
         Raises:
             NotFound: the name was never registered.
         """
-        return self._listed(self._catalog.of_name(name))
+        return self._listed(instance for instance in self._catalog.of_name(name) if state in (None, instance.state.value))
 
     # Inside.
+
+    def _find(self, instance_id: str) -> Instance:
+        instance = self._catalog.get(instance_id)
+        if instance is None:
+            raise NotFound(f"no instance {instance_id!r} is registered; register first", code="unknown_instance")
+        return instance
 
     def _listed(self, instances: Iterable[Instance]) -> InstanceList:
         return InstanceList(self._catalog.revision, self.epoch, tuple(_view(instance) for instance in instances))
@@ -201,47 +245,26 @@ class Registry:
                     field=field,
                 )
 
-    @asynccontextmanager
-    async def _lane(self, *keys: str) -> AsyncIterator[None]:
-        """Let those who touch the same instance or URL pass one after another."""
-        async with AsyncExitStack() as stack:
-            for key in sorted(set(keys)):
-                lock, users = self._lanes.get(key, (asyncio.Lock(), 0))
-                self._lanes[key] = lock, users + 1
-                stack.callback(self._leave_lane, key)
-                await stack.enter_async_context(lock)
-            yield
-
-    def _leave_lane(self, key: str) -> None:
-        lock, users = self._lanes[key]
-        if users == 1:
-            del self._lanes[key]
-        else:
-            self._lanes[key] = lock, users - 1
-
-    async def _keep(self, *changes: Put | Remove | SetState | Acknowledged) -> None:
+    async def _keep(self, *changes: Put | Remove) -> None:
         try:
             await self._store.commit(changes)
         except PillionError as exc:
-            self._store_fault = exc.message
-            _log.warn_seldom("store_failed", exc.message)
+            self._note_kept(exc)
             raise
-        self._store_fault = None
+        self._note_kept(None)
 
-    def _keep_later(self, change: SetState) -> None:
-        async def keep() -> None:
-            try:
-                await self._keep(change)
-            except PillionError:
-                pass  # logged; a state that was not kept is found out again by the first check after a restart
+    def _note_kept(self, fault: PillionError | None) -> None:
+        """Note how the last write ended. A state that was not kept is found out again by the first check after a restart."""
+        self._store_fault = fault.message if fault else None
+        if fault:
+            _log.warn_seldom("store_failed", fault.message)
 
-        self._tasks.spawn(f"keep state of {change.instance_id}", keep())
+    def _keep_acknowledged(self, dependent: Dependent, known: Known, then: Callable[[], None]) -> None:
+        def kept(fault: PillionError | None) -> None:
+            self._note_kept(fault)
+            then()
 
-    async def _keep_acknowledged(self, dependent: Dependent, known: Known) -> None:
-        try:
-            await self._keep(Acknowledged(dependent.instance_id, dependent.generation, known))
-        except PillionError:
-            pass  # logged
+        self._store.submit((Acknowledged(dependent.instance_id, dependent.generation, known),), kept)
 
     async def _drop(self, instances: Iterable[Instance], reason: str) -> None:
         records = [instance.record for instance in instances]
@@ -281,9 +304,9 @@ class Registry:
             instance = transition.instance
             record = instance.record
             self._publish([transition])
-            self._keep_later(
-                SetState(record.instance_id, record.generation, instance.state, instance.reason, instance.since_s, self._catalog.revision)
-            )
+            revision = self._catalog.revision
+            change = SetState(record.instance_id, record.generation, instance.state, instance.reason, instance.since_s, revision)
+            self._store.submit((change,), self._note_kept)
 
     def _publish(self, transitions: Iterable[Transition]) -> None:
         """Log what happened, and tell those whom it concerns."""
@@ -292,6 +315,8 @@ class Registry:
             names.append(transition.instance.name)
             record = transition.instance.record
             what = transition.after.value if transition.after else "gone"
+            if transition.after is State.DOWN:
+                self._notifier.release(record.instance_id)
             fields = {"service": record.name, "instance": record.instance_id, "url": record.url}
             reason = f": {transition.reason}" if transition.reason else ""
             if transition.before is not transition.after:
@@ -300,16 +325,13 @@ class Registry:
                 _log.debug("instance_registered_again", f"{record.name} at {record.url} registered again", **fields)
         self._notifier.changed(names)
 
-    def _connection_closed(self, instance_id: str, generation: int) -> None:
-        self._prober.check_soon(instance_id, generation)
-
     async def _forget_old(self) -> None:
         while True:
             await asyncio.sleep(min(FORGET_TICK_S, self._settings.forget_after / 4))
             for instance in self._catalog.expired(self._settings.forget_after, self._clock()):
-                async with self._lane(instance.record.instance_id, instance.record.url):
+                async with self._lanes.hold(instance.record.instance_id, instance.record.url):
                     same = self._catalog.get(instance.record.instance_id, instance.record.generation)
-                    if same is not None and same.state in (State.DOWN, State.STARTING):
+                    if same is not None and same.gone:
                         try:
                             await self._drop([same], f"forgotten after {self._settings.forget_after:g} s without being up")
                         except PillionError:

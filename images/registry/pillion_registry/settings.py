@@ -15,7 +15,7 @@ from pillion_common.config import (
     parse_text,
     parse_time,
 )
-from pillion_common.trust import EVERYWHERE, LOOPBACK, PRIVATE, within
+from pillion_common.networks import EVERYWHERE, LOOPBACK, PRIVATE, within
 
 PROGRAM = "registry"
 DESCRIPTION = "Keeps the catalogue of services, checks them, and tells each what it requires."
@@ -42,6 +42,7 @@ class Settings:
         "2", parse_count(1, 10), "time-outs in a row that make an instance down; a refused connection does at once"
     )
     forget_after: float = option("1h", parse_time, "time after which an instance that stays down is forgotten")
+    drain_timeout: float = option("5s", parse_time, "most time a drain waits for its dependents, if the request does not say")
     max_instances: int = option("20000", parse_count(1, 1_000_000), "most instances the registry takes in")
     log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
 

@@ -14,9 +14,9 @@ from pillion_common import config, lifecycle, logs
 from pillion_common.errors import ConfigError
 from pillion_common.logs import EventLog
 from pillion_common.trust import Token
+from pillion_sidecar.logs.spool import Spool
 from pillion_sidecar.settings import Settings, with_fallbacks
 from pillion_sidecar.sidecar import Sidecar, open_spool
-from pillion_sidecar.spool import Spool
 
 PROGRAM = "run"
 DESCRIPTION = "Runs a local command with a sidecar beside it: pillion run --name X --port N [options] -- CMD…"
@@ -44,7 +44,11 @@ class CommandWithSidecar:
 
     async def stop(self) -> None:
         """Withdraw the app, then let the command stop by itself, for at most 10 s."""
-        await self._sidecar.stop()
+        await self._sidecar.withdraw()
+        await self._stop_command()
+        await self._sidecar.close()
+
+    async def _stop_command(self) -> None:
         process = self._process
         if process is None or process.returncode is not None:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,24 +12,38 @@ from pillion_common.config import (
     option,
     parse_address,
     parse_count,
+    parse_duration,
     parse_level,
     parse_names,
     parse_size,
+    parse_switch,
     parse_text,
     parse_time,
 )
 from pillion_common.errors import InvalidInput
-from pillion_common.names import Url, check_name, is_host, parse_url
+from pillion_common.names import Url, check_name, is_address, is_host, parse_url
 
 PROGRAM = "sidecar"
+DEFAULT_STRATEGIES = ("random", "round-robin", "weighted", "least-recent", "zone")  # hash needs a key with each look-up
 DESCRIPTION = "Stands beside one app: registers it, watches it, finds what it requires, and forwards its log lines."
+PROJECT_DIR = "/run/pillion"
+MAX_DOMAIN_CHARS = 60  # so that the longest question and the answer that there is nothing fit into 512 bytes
+
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 class Check(NamedTuple):
-    """How to tell whether the app is well: kind `tcp`, `http` (with a path) or `none`."""
+    """How to tell whether the app is well: kind `tcp`, `http` (with a path), `exec` (with a command) or `none`.
+
+    As text it is shown to everybody, so a command's arguments, which may hold a secret, are left out.
+    """
 
     kind: str
     path: str = ""
+    command: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return {"http": f"http:{self.path}", "exec": f"exec:{''.join(self.command[:1])}"}.get(self.kind, self.kind)
 
 
 def _parse_check(text: str) -> Check:
@@ -36,22 +51,56 @@ def _parse_check(text: str) -> Check:
         return Check(text)
     if text.startswith("http:/") and not text.startswith("http://") and parse_url(f"http://app{text[5:]}", "check"):
         return Check("http", text[5:])
-    raise ValueError("is not a check; use tcp, none, or http:/path")
+    if text.startswith("exec:") and "\0" not in text and (command := _split(text[5:])):
+        return Check("exec", command=command)
+    raise ValueError("is not a check; use tcp, none, http:/path or exec:COMMAND")
+
+
+def _split(text: str) -> tuple[str, ...]:
+    import shlex
+
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as exc:
+        raise ValueError(f"is not a command: {str(exc).lower()}") from exc
+
+
+def _parse_statuses(text: str) -> tuple[tuple[int, int], ...]:
+    """Return pairs of lowest and highest, of `200-299,401`."""
+    statuses = []
+    for part in parse_names(text):
+        low, _, high = part.partition("-")
+        high = high or low
+        if not (low.isdigit() and high.isdigit() and 100 <= int(low) <= int(high) <= 599):
+            raise ValueError(f"has {part!r}; write statuses like 200 or 200-299")
+        statuses.append((int(low), int(high)))
+    if not statuses:
+        raise ValueError("names no status; write 200-399")
+    return tuple(statuses)
 
 
 def _parse_name(text: str) -> str:
     return check_name(text, "name") if text else text
 
 
-def _parse_registries(text: str) -> tuple[Url, ...]:
+def parse_registries(text: str) -> tuple[Url, ...]:
+    """Return registry URLs.
+
+    Raises:
+        ValueError: one has a path. InvalidInput: one is no URL.
+    """
     urls = tuple(parse_url(part, "registry") for part in parse_names(text))
     if any(url.target != "/" for url in urls):
         raise ValueError("has a path; write http://HOST:PORT")
     return urls
 
 
-def _parse_requires(text: str) -> dict[str, int]:
-    """Return name -> how many providers are needed, of `LogService,Db:2`."""
+def parse_requires(text: str) -> dict[str, int]:
+    """Return name -> how many providers are needed, of `LogService,Db:2`.
+
+    Raises:
+        ValueError: it is not of that form. InvalidInput: a name is none.
+    """
     needs = {}
     for part in parse_names(text):
         name, _, count = part.partition(":")
@@ -61,7 +110,34 @@ def _parse_requires(text: str) -> dict[str, int]:
     return needs
 
 
-def _parse_host(text: str) -> str:
+def _parse_strategy(text: str) -> str:
+    if text not in DEFAULT_STRATEGIES:
+        raise ValueError(f"is not a strategy; use one of {', '.join(DEFAULT_STRATEGIES)}")
+    return text
+
+
+def _parse_dns(text: str) -> Address | None:
+    if not text:
+        return None
+    address = parse_address(text)
+    if not is_address(address.host):
+        raise ValueError("is not IP:PORT; a resolver is named by its address, for example 127.0.0.1:5300")
+    return address
+
+
+def _parse_domain(text: str) -> str:
+    labels = text.rstrip(".").split(".")
+    if len(text) > MAX_DOMAIN_CHARS or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError(f"is not a domain of up to {MAX_DOMAIN_CHARS} characters, for example pillion")
+    return ".".join(labels).lower()
+
+
+def parse_host(text: str) -> str:
+    """Return a host name or an IP address, or nothing.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
     if text and not is_host(text):
         raise InvalidInput("is not a host name or an IP address")
     return text
@@ -73,25 +149,40 @@ class Settings:
 
     name: str = option("", _parse_name, "the app's service name (OTEL_SERVICE_NAME serves as well)", required=True)
     port: int = option("", parse_count(1, 65535), "the app's port", required=True)
-    host: str = option("127.0.0.1", _parse_host, "the app's host as the sidecar dials it")
+    host: str = option("127.0.0.1", parse_host, "the app's host as the sidecar dials it")
     registry: tuple[Url, ...] = option(
-        "http://registry:3000", _parse_registries, "registry URLs, comma-separated; tried in turn", required=True
+        "http://registry:3000", parse_registries, "registry URLs, comma-separated; tried in turn", required=True
     )
-    requires: dict[str, int] = option("", _parse_requires, "services the app requires, comma-separated; Db:2 means two of it")
-    check: Check = option("tcp", _parse_check, "how to tell whether the app is well: tcp, http:/path or none")
+    requires: dict[str, int] = option("", parse_requires, "services the app requires, comma-separated; Db:2 means two of it")
+    check: Check = option("tcp", _parse_check, "how to tell whether the app is well: tcp, http:/path, exec:COMMAND or none")
+    check_status: tuple[tuple[int, int], ...] = option("200-399", _parse_statuses, "what an http check is to be answered, e.g. 200-299,401")
     check_interval: float = option("1s", parse_time, "time between two checks of the app; its closing a connection is seen at once")
     check_timeout: float = option("1s", parse_time, "time the app has to answer a check")
+    check_rise: int = option("1", parse_count(1, 100), "checks in a row that must pass before the app is up")
+    check_fall: int = option("1", parse_count(1, 100), "checks in a row that must fail before it is down; a refused connection is enough")
+    check_grace: float = option("30s", parse_duration, "time the app has to come up before it is called down instead of starting")
     listen: Address = option("0.0.0.0:7070", parse_address, "HOST:PORT for the registry's heartbeats and patches")
     local: Address = option("127.0.0.1:7071", parse_address, "HOST:PORT for the app itself")
-    advertise: str = option("", _parse_host, "host under which others reach the app; default: our address on the route to the registry")
+    advertise: str = option("", parse_host, "host under which others reach the app; default: our address on the route to the registry")
     state_dir: str = option("/var/lib/pillion", parse_text, "folder for the log spool; one sidecar each", required=True)
     spool_size: int = option("64M", parse_size, "most bytes of log lines kept on disk; beyond it the oldest are dropped, and a line tells")
+    project_dir: str = option(
+        PROJECT_DIR, parse_text, "folder, if it is there, for files with the providers: providers/NAME and others; empty: none"
+    )
+    dns: Address | None = option("", _parse_dns, "IP:PORT to answer DNS on, over UDP and TCP, such as 127.0.0.1:5300; empty: none")
+    dns_zone: str = option("pillion", _parse_domain, "domain under which DNS tells of the services")
     log_to: str = option("LogService", _parse_name, "service to which log lines are forwarded; empty: none")
     token_file: str = option("", parse_text, "file with the shared token")
     version: str = option("", parse_text, "the app's version, told to those who look it up")
     zone: str = option("", parse_text, "where the app runs")
     weight: int = option("1", parse_count(1, 1000), "the app's share among its like")
     tags: tuple[str, ...] = option("", parse_names, "words to filter by, comma-separated")
+    strategy: str = option("random", _parse_strategy, "how a look-up chooses that names no strategy: random, round-robin, weighted, ...")
+    wait: bool = option("no", parse_switch, "whether /readyz stays 503 until the required services are there")
+    drain_timeout: float = option("5s", parse_duration, "longest wait, when stopping, until all dependents know that the app leaves")
+    drain_grace: float = option("1s", parse_duration, "time left to requests in flight once they know; none if nobody depends on the app")
+    outlive: float = option("0s", parse_duration, "longest stay, when stopping, while the app still serves (pods stop both at once)")
+    end_with_app: float = option("0s", parse_duration, "end once the app was well and has been gone for this long (for jobs); 0 never ends")
     log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
 
     @property

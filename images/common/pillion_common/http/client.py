@@ -1,127 +1,189 @@
 """The client side of the core: one persistent connection to one origin.
 
 A Channel sends one request at a time, bounds the answer, follows no redirect, and says at once when the peer closes the connection.
-Errors are PeerError's subclasses, so that a caller can tell evidence of death (PeerRefused) from silence (PeerTimedOut).
+Errors are PeerError's subclasses, so that a caller can tell evidence of death (PeerRefused) from silence (PeerTimedOut). A call costs no
+task, no timer and no lock; an idle channel is a few slots and its transport.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-import httptools
-
-from pillion_common.errors import OwnLimit, PeerBroken, PeerClosed, PeerError, PeerRefused, PeerTimedOut, PeerUnreachable
-from pillion_common.names import Url, address_of
+from pillion_common.errors import OwnLimit, PeerBroken, PeerClosed, PeerError, PeerTimedOut
+from pillion_common.http.answers import MEMO_ANSWER_BYTES, Answer, AnswerReader, memo
+from pillion_common.http.deadlines import Deadlines
+from pillion_common.http.resolver import AddressRule, Dial, Dialer
+from pillion_common.logs import EventLog
+from pillion_common.names import Url
 
 MAX_ANSWER_BYTES = 10 * 1024
-MAX_HEAD_BYTES = 64 * 1024
+MAX_QUEUED = 16
 
-AddressRule = Callable[[str], bool]
+_log = EventLog("client")
 
 
-class Answer(NamedTuple):
-    """What the peer answered; `body` is cut at the channel's bound."""
+OnDone = Callable[[Answer | PeerError], None]
 
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
+
+def encode_request(url: Url, method: str, target: str, body: bytes = b"", headers: tuple[str, ...] = ()) -> bytes:
+    """Return the bytes of a whole request, to be sent as often as needed.
+
+    Args:
+        url: any URL of the origin, for the Host header.
+        method, target: as in the request line.
+        body: sent with its Content-Length.
+        headers: more header lines, without line ends.
+    """
+    head = encode_head(url, method, target, headers)
+    return head + encode_body(body) if body or method in ("POST", "PUT") else head + b"\r\n"
+
+
+def encode_head(url: Url, method: str, target: str, headers: tuple[str, ...] = ()) -> bytes:
+    """Return the head of a request without its end, for bodies that change; `encode_body` is the rest."""
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {url.authority}", *headers, ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def encode_body(body: bytes) -> bytes:
+    """Return a body with what goes before it: the same for all who are sent it."""
+    return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 class _Wire(asyncio.Protocol):
-    """One TCP connection; at most one request is under way."""
+    """One TCP connection. It belongs to its channel until either gives up the other; at most one request is under way."""
 
-    def __init__(self, max_answer: int, on_lost: Callable[[_Wire, bool], None]) -> None:
+    __slots__ = ("_channel", "_max_answer", "_reader", "_transport", "answering", "busy")
+
+    def __init__(self, channel: Channel, max_answer: int) -> None:
+        self._channel: Channel | None = channel
         self._max_answer = max_answer
-        self._on_lost = on_lost
-        self._pending: asyncio.Future[Answer] | None = None
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]
-        self.open = True
+        self._reader: AnswerReader | None = None
+        self._transport: asyncio.Transport | None = None
+        self.busy = False
+        self.answering = False  # some of the answer has come
 
-    def send(self, data: bytes) -> asyncio.Future[Answer]:
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body = bytearray()
-        self._head_bytes = 0
-        self._head_done = False
-        self._pending = asyncio.get_running_loop().create_future()
-        self.transport.write(data)
-        return self._pending
+    @property
+    def open(self) -> bool:
+        return self._channel is not None
+
+    def send(self, data: bytes) -> None:
+        self.busy = True
+        self._transport.write(data)  # type: ignore[union-attr]
 
     def abort(self) -> None:
-        self.open = False
-        if self.transport is not None:
-            self.transport.abort()
+        self._channel = None
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        self._transport = transport  # type: ignore[assignment]
+        if self._channel is None:
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._pending is None:
-            self.abort()  # an answer nobody asked for: this connection cannot be trusted any more
+        if self._channel is None:
             return
-        if not self._head_done:
-            self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-            if not self._head_done and self._head_bytes > MAX_HEAD_BYTES:
-                self._fail(PeerBroken(f"the answer's head is over {MAX_HEAD_BYTES} bytes"))
-                self.abort()
-        except httptools.HttpParserError as exc:
-            self._fail(PeerBroken(f"the answer is not valid HTTP: {exc}"))
-            self.abort()
+        if not self.answering and self.busy and len(data) <= MEMO_ANSWER_BYTES and len(data) <= self._max_answer:
+            answer = memo.get(data)
+            if answer is not None:
+                self.busy = False
+                self._channel.answered(answer)
+                return
+        self._read(self._channel, data)
 
-    def eof_received(self) -> bool:
-        return False
+    def eof_received(self) -> None:
+        if self._channel is not None and not self.busy:
+            self._leave().lost(self)  # now, and not when the transport has closed: a request sent in between would be lost
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # An answer that said "close", or an end of our own making, is no sign of death.
-        surprising = self.open and self._pending is None
-        self.open = False
-        if self._pending is not None and self._head_done and not {b"content-length", b"transfer-encoding"} & dict(self._headers).keys():
-            self._complete()  # a body that ends with its connection
-        self._fail(PeerClosed("the connection was closed before the answer was whole"))
-        self._on_lost(self, surprising)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
-        if len(self._headers) > 100:
-            self._fail(PeerBroken("the answer has over 100 headers"))
-            self.abort()
-
-    def on_headers_complete(self) -> None:
-        self._head_done = self._parser.get_status_code() >= 200
-
-    def on_body(self, piece: bytes) -> None:
-        self._body += piece
-        if len(self._body) > self._max_answer:
-            # Reading on would let one peer fill our memory; the status is known, so the answer counts.
-            del self._body[self._max_answer :]
-            self._complete()
-            self.abort()
-
-    def on_message_complete(self) -> None:
-        if self._parser.get_status_code() < 200:
-            self._headers = []
+        if self._channel is None:
             return
-        if not self._parser.should_keep_alive():
-            self.open = False
-        self._complete()
-        if not self.open:
-            self.transport.close()
+        answer = self._reader.end() if self._reader is not None and self.answering else None
+        channel = self._leave()
+        if answer is not None:
+            channel.answered(answer, keep=False)
+        else:
+            channel.lost(self)
 
-    def _complete(self) -> None:
-        if self._pending is not None and not self._pending.done():
-            self._pending.set_result(Answer(self._parser.get_status_code(), self._headers, bytes(self._body)))
-        self._pending = None
+    def _leave(self) -> Channel:
+        channel, self._channel = self._channel, None
+        assert channel is not None
+        return channel
 
-    def _fail(self, error: PeerError) -> None:
-        if self._pending is not None and not self._pending.done():
-            self._pending.set_exception(error)
-        self._pending = None
+    def _read(self, channel: Channel, data: bytes) -> None:
+        if not self.busy:
+            self.abort()  # an answer nobody asked for: this connection cannot be trusted any more
+            channel.lost(self, surprising=False)
+            return
+        reader = self._reader = self._reader or AnswerReader(self._max_answer)
+        self.answering = True
+        try:
+            answer = reader.feed(data)
+        except PeerBroken as error:
+            self.abort()
+            channel.answered(error, keep=False)
+            return
+        if answer is not None:
+            self.busy = self.answering = False
+            if not reader.keep:
+                self.abort()
+            channel.answered(answer, reader.keep)
+
+
+class _Call:
+    """One request on its way; `on_done` is called once."""
+
+    __slots__ = ("_channel", "_on_done", "data", "deadline", "done", "retry", "timeout_s")
+
+    def __init__(self, channel: Channel, data: bytes, on_done: OnDone, timeout_s: float, retry: bool) -> None:
+        self._channel: Channel | None = channel
+        self._on_done: OnDone | None = on_done
+        self.data = data
+        self.timeout_s = timeout_s
+        self.retry = retry
+        self.deadline = 0.0
+        self.done = False
+
+    def finish(self, outcome: Answer | PeerError) -> None:
+        on_done = self._on_done
+        self.done = True
+        self._on_done = self._channel = None  # a finished call may stay among the deadlines for a while
+        self.data = b""
+        if on_done is not None:
+            try:
+                on_done(outcome)
+            except Exception as exc:
+                # Whoever asked is at fault; the connection, and the calls of others, are not.
+                _log.fault("callback_failed", f"what follows an answer failed with {type(exc).__name__}: {exc}", exc)
+
+    def expire(self) -> None:
+        if self._channel is not None:
+            self._channel.expired(self)
+
+
+class _Home(NamedTuple):
+    """What all channels of one loop share."""
+
+    loop: asyncio.AbstractEventLoop
+    deadlines: Deadlines
+    dialer: Dialer
+
+
+_homes: dict[asyncio.AbstractEventLoop, _Home] = {}
+
+
+def _find_home() -> _Home:
+    loop = asyncio.get_running_loop()
+    home = _homes.get(loop)
+    if home is None:
+        for ended in [other for other in _homes if other.is_closed()]:
+            del _homes[ended]
+        home = _homes[loop] = _Home(loop, Deadlines(loop.call_later, time.monotonic), Dialer())
+    return home
 
 
 class Channel:
@@ -132,129 +194,207 @@ class Channel:
         allow: says of an IP address whether it may be called; checked after name resolution. None allows all.
         on_closed: called when the peer closes a connection on which nothing is under way.
         max_answer: bytes of an answer's body that are read.
+        dialer: opens the connections; None is the one that all channels of the loop share.
     """
 
+    __slots__ = (
+        "_allow",
+        "_call",
+        "_closed",
+        "_dial",
+        "_dialer",
+        "_home",
+        "_max_answer",
+        "_on_closed",
+        "_queue",
+        "_silent",
+        "_url",
+        "_wire",
+    )
+
     def __init__(
-        self, url: Url, *, allow: AddressRule | None = None, on_closed: Callable[[], None] | None = None, max_answer: int = MAX_ANSWER_BYTES
+        self,
+        url: Url,
+        *,
+        allow: AddressRule | None = None,
+        on_closed: Callable[[], None] | None = None,
+        max_answer: int = MAX_ANSWER_BYTES,
+        dialer: Dialer | None = None,
     ) -> None:
         self._url = url
         self._allow = allow
         self._on_closed = on_closed
         self._max_answer = max_answer
-        self._wire: _Wire | None = None
-        self._turn = asyncio.Lock()
+        self._dialer = dialer
+        self._home: _Home | None = None
+        self._wire: _Wire | None = None  # only while it is open
+        self._dial: Dial[_Wire] | None = None
+        self._call: _Call | None = None  # the one whose turn it is
+        self._queue: tuple[_Call, ...] = ()
+        self._silent = False  # the last try to connect got no answer
         self._closed = False
 
-    async def request(self, method: str, target: str, *, body: bytes = b"", headers: tuple[str, ...] = (), timeout_s: float) -> Answer:
-        """Send one request and return its answer.
+    @property
+    def connected(self) -> bool:
+        """Return whether a connection is open."""
+        return self._wire is not None
+
+    def send(self, data: bytes, on_done: OnDone, timeout_s: float, *, retry: bool = False) -> None:
+        """Send a prepared request, at once if the connection is open and idle, else in its turn; at most MAX_QUEUED wait.
 
         Args:
-            method, target: as in the request line.
-            body: sent with its Content-Length.
-            headers: more header lines, without line ends.
-            timeout_s: bound on all of it: waiting for the connection's turn, resolving, connecting, sending, and the answer.
+            data: from encode_request.
+            on_done: called exactly once, from the loop, never before this returns, with the answer or the error; see request().
+            timeout_s: bound on all of it: waiting for the connection's turn, resolving, connecting, sending, and the answer. If more than
+                half of it went by in queues of our own dialer or resolver, its end is an OwnLimit and not the peer's silence.
+            retry: whether it may be sent again, on a new connection, when a connection used before is closed before any of the answer came.
+        """
+        self._submit(_Call(self, data, on_done, timeout_s, retry))
+
+    async def request(self, method: str, target: str, *, body: bytes = b"", headers: tuple[str, ...] = (), timeout_s: float) -> Answer:
+        """Send one request and return its answer. See encode_request and send for the arguments.
 
         Raises:
             PeerRefused, PeerTimedOut, PeerClosed, PeerUnreachable, PeerBroken, OwnLimit.
         """
-        lines = [f"{method} {target} HTTP/1.1", f"Host: {self._url.authority}", *headers]
-        if body or method in ("POST", "PUT"):
-            lines.append(f"Content-Length: {len(body)}")
-        data = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+        future: asyncio.Future[Answer | PeerError] = asyncio.get_running_loop().create_future()
+        on_done = partial(_settle, future)
+        call = _Call(self, encode_request(self._url, method, target, body, headers), on_done, timeout_s, method in ("GET", "HEAD"))
+        self._submit(call)
         try:
-            async with asyncio.timeout(timeout_s), self._turn:
-                return await self._exchange(data, retry=method in ("GET", "HEAD"))
-        except TimeoutError as exc:
-            raise PeerTimedOut(f"{self._url.authority} did not answer within {timeout_s:g} s") from exc
+            outcome = await future
+        except asyncio.CancelledError:
+            if not call.done:
+                self._drop(call)
+                call.finish(PeerClosed("the call was given up here"))
+            raise
+        if isinstance(outcome, PeerError):
+            raise outcome
+        return outcome
 
     def close(self) -> None:
-        """Close the connection for good; a request under way fails with PeerClosed."""
+        """Close the connection for good; requests under way end with PeerClosed."""
         self._closed = True
-        if self._wire is not None:
-            self._wire.abort()
+        calls = (self._call, *self._queue) if self._call is not None else ()
+        self._call, self._queue = None, ()
+        self._hang_up()
+        for call in calls:
+            self._finish_soon(call, self._given_up())
 
-    async def _exchange(self, data: bytes, retry: bool) -> Answer:
-        reused = self._wire is not None and self._wire.open
-        try:
-            return await _converse(self._wire if reused and self._wire else await self._connect(), data)
-        except PeerClosed:
-            if not (reused and retry):
-                raise
-        # The peer let an idle connection go just as it was used.
-        return await _converse(await self._connect(), data)
+    # From its wire, its dial and its calls.
 
-    async def _connect(self) -> _Wire:
-        if self._wire is not None:
-            self._wire.abort()
+    def answered(self, outcome: Answer | PeerError, keep: bool = True) -> None:
+        """Take the answer to the call whose turn it is; keep says whether the wire can be used on."""
+        call = self._call
+        if not keep:
             self._wire = None
-        if self._closed:
-            raise PeerClosed(f"the connection to {self._url.authority} was given up here")
-        addresses = await self._resolve()
-        error: PeerError = PeerUnreachable(f"{self._url.host} has no address")
-        for address in addresses:
-            try:
-                wire = await self._open(address)
-                if self._closed:
-                    wire.abort()
-                    raise PeerClosed(f"the connection to {self._url.authority} was given up here")
-                self._wire = wire
-                return wire
-            except OSError as exc:
-                error = _translate(exc, self._url)
-        raise error
+        self._next()
+        if call is not None:
+            call.finish(outcome)
 
-    async def _open(self, address: str) -> _Wire:
-        context = None
-        if self._url.scheme == "https":
-            import ssl  # costs 7 MB; only those who call https pay
-
-            context = ssl.create_default_context()
-        loop = asyncio.get_running_loop()
-        name = self._url.host if context else None
-        _, wire = await loop.create_connection(
-            lambda: _Wire(self._max_answer, self._lost), address, self._url.port, ssl=context, server_hostname=name
-        )
-        raw = wire.transport.get_extra_info("socket")
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return wire
-
-    async def _resolve(self) -> list[str]:
-        host = self._url.host
-        if address_of(host) is not None:
-            found = [host]
-        else:
-            try:
-                infos = await asyncio.get_running_loop().getaddrinfo(host, self._url.port, type=socket.SOCK_STREAM)
-            except OSError as exc:
-                raise PeerUnreachable(f"{host} does not resolve: {exc}") from exc
-            found = [str(info[4][0]) for info in infos]
-        allowed = [address for address in found if self._allow is None or self._allow(address)]
-        if found and not allowed:
-            raise PeerUnreachable(f"{host} ({', '.join(found)}) is not an address this program may call; see PILLION_TARGETS")
-        return allowed
-
-    def _lost(self, wire: _Wire, surprising: bool) -> None:
-        if wire is self._wire:
-            self._wire = None
-            if surprising and self._on_closed is not None and not self._closed:
+    def lost(self, wire: _Wire, surprising: bool = True) -> None:
+        """Take the end of the wire, without an answer to what was sent on it."""
+        if wire is not self._wire:
+            return  # its dial is under way still, or was cancelled just as it succeeded
+        self._wire = None
+        call = self._call
+        if call is None:
+            if surprising and self._on_closed is not None:
                 self._on_closed()
+        elif call.retry and not wire.answering:
+            self._start(call)  # the peer let an idle connection go just as it was used
+        else:
+            self.answered(PeerClosed("the connection was closed before the answer was whole"))
+
+    def expired(self, call: _Call) -> None:
+        """Take the end of a call's time."""
+        waited_s = self._dial.waited_s() if self._dial is not None and call is self._call else 0.0
+        name = self._url.authority
+        error: PeerError = PeerTimedOut(f"{name} did not answer within {call.timeout_s:g} s")
+        if waited_s > call.timeout_s / 2:
+            error = OwnLimit(f"too many connections are being opened here; {name} had to wait {waited_s:.1f} s of {call.timeout_s:g} s")
+        elif self._dial is not None:
+            self._silent = True
+        self._drop(call)
+        call.finish(error)
+
+    def _dialled(self, outcome: _Wire | PeerError) -> None:
+        self._dial = None
+        self._silent = isinstance(outcome, PeerTimedOut)
+        if isinstance(outcome, PeerError):
+            self.answered(outcome, keep=False)
+        elif not outcome.open:
+            self.answered(PeerClosed(f"{self._url.authority} closed the connection at once"), keep=False)
+        else:
+            self._wire = outcome
+            if self._call is not None:
+                self._call.retry = False  # what fails on a new connection is not tried again
+                outcome.send(self._call.data)
+
+    # The turns.
+
+    def _submit(self, call: _Call) -> None:
+        home = self._home
+        if home is None:
+            home = self._home = _find_home()
+        if self._closed:
+            self._finish_soon(call, self._given_up())
+        elif len(self._queue) >= MAX_QUEUED:
+            self._finish_soon(call, OwnLimit(f"{MAX_QUEUED} requests to {self._url.authority} are waiting already"))
+        else:
+            home.deadlines.add(call, call.timeout_s)
+            if self._call is None:
+                self._call = call
+                self._start(call)
+            else:
+                self._queue += (call,)
+
+    def _start(self, call: _Call) -> None:
+        if self._wire is not None:
+            self._wire.send(call.data)
+            return
+        assert self._home is not None
+        dialer = self._dialer or self._home.dialer
+        self._dial = dialer.dial(self._url, self._allow, partial(_Wire, self, self._max_answer), self._dialled, suspect=self._silent)
+
+    def _next(self) -> None:
+        self._call = self._pop()
+        if self._call is not None:
+            self._start(self._call)
+
+    def _pop(self) -> _Call | None:
+        if not self._queue:
+            return None
+        call, self._queue = self._queue[0], self._queue[1:]
+        return call
+
+    def _drop(self, call: _Call) -> None:
+        """Give a call up; if it is under way its answer may still come, and nobody may mistake it for the next one's."""
+        if call is self._call and self._dial is not None and self._queue:
+            self._call = self._pop()  # nothing was sent yet: the connection that is being opened will do for the next one
+        elif call is self._call:
+            self._hang_up()
+            self._next()
+        else:
+            self._queue = tuple(other for other in self._queue if other is not call)
+
+    def _hang_up(self) -> None:
+        wire, self._wire = self._wire, None
+        dial, self._dial = self._dial, None
+        if wire is not None:
+            wire.abort()
+        if dial is not None:
+            dial.cancel()
+
+    def _finish_soon(self, call: _Call, error: PeerError) -> None:
+        assert self._home is not None
+        call.done = True
+        self._home.loop.call_soon(call.finish, error)
+
+    def _given_up(self) -> PeerClosed:
+        return PeerClosed(f"the connection to {self._url.authority} was given up here")
 
 
-async def _converse(wire: _Wire, data: bytes) -> Answer:
-    try:
-        return await wire.send(data)
-    except asyncio.CancelledError:
-        wire.abort()  # its answer may still come: nobody may mistake it for the next one's
-        raise
-
-
-def _translate(exc: OSError, url: Url) -> PeerError:
-    if isinstance(exc, ConnectionRefusedError):
-        return PeerRefused(f"{url.authority} refused the connection")
-    if isinstance(exc, ConnectionError):
-        return PeerClosed(f"{url.authority} closed the connection: {exc}")
-    if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL):
-        return OwnLimit(f"no connection to {url.authority} could be opened here: {exc.strerror}; raise the limit of open files")
-    if exc.errno == errno.ETIMEDOUT:
-        return PeerTimedOut(f"{url.authority} did not take the connection in time")
-    return PeerUnreachable(f"{url.authority} cannot be reached: {exc}")
+def _settle(future: asyncio.Future[Answer | PeerError], outcome: Answer | PeerError) -> None:
+    if not future.done():
+        future.set_result(outcome)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pillion_common.http.message import Request, Response
+from pillion_common.http.promise import Promise
 
-Handler = Callable[[Request], Response | Awaitable[Response]]
-# A handler for one path, asked before all others; None leaves the request to them.
-HotHandler = Callable[[Request], Response | Awaitable[Response] | None]
+Handler = Callable[[Request], Response | Promise | Awaitable[Response]]
+# Finds what will answer a request from its head alone (its body is not there yet); None leaves it to the streaming handler. What a route
+# finds is kept for all requests with the same head, so a hot handler is given nothing but the body and the peer to look at.
+Route = Callable[[Request], Handler | None]
 
 
 class AnswerStream(Protocol):

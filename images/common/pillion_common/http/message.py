@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from urllib.parse import parse_qs, unquote
 
 from pillion_common.errors import InvalidInput, MethodNotAllowed, PillionError
 
@@ -20,7 +19,7 @@ REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 class Request:
     """One request. `peer` is the other side's IP address."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "peer", "raw_path", "raw_query", "version")
+    __slots__ = ("body", "headers", "keep_alive", "method", "peer", "plain", "raw_path", "raw_query", "version")
 
     def __init__(self, method: str, target: bytes, headers: list[tuple[bytes, bytes]], peer: str, version: str, keep_alive: bool) -> None:
         self.method = method
@@ -29,12 +28,31 @@ class Request:
         self.peer = peer
         self.version = version
         self.keep_alive = keep_alive
+        self.plain = False  # of the kind that KnownHeads keeps: its answer needs no second thought
         self.body = b""
+
+    def again(self, peer: str, body: bytes) -> Request:
+        """Return a request with the same head."""
+        other = Request.__new__(Request)
+        other.method = self.method
+        other.raw_path = self.raw_path
+        other.raw_query = self.raw_query
+        other.headers = self.headers
+        other.version = self.version
+        other.keep_alive = other.plain = True
+        other.peer = peer
+        other.body = body
+        return other
 
     @property
     def path(self) -> str:
         """Return the path without its query, percent-decoded."""
-        return unquote(self.raw_path.decode("latin-1"))
+        path = self.raw_path.decode("latin-1")
+        if "%" not in path:
+            return path
+        from urllib.parse import unquote
+
+        return unquote(path)
 
     def header(self, name: bytes) -> bytes:
         """Return the first header of that (lower case) name, or b""."""
@@ -51,6 +69,8 @@ class Request:
         """
         if not self.raw_query:
             return {}
+        from urllib.parse import parse_qs  # a sidecar whose app asks without a query does without
+
         try:
             pairs = parse_qs(self.raw_query.decode("latin-1"), keep_blank_values=True, max_num_fields=32)
         except ValueError as exc:
@@ -62,9 +82,9 @@ class Request:
 
 
 class Response:
-    """One whole response."""
+    """One whole response. It does not change once it was sent, so that one which is sent often is made into bytes once a second."""
 
-    __slots__ = ("body", "content_type", "headers", "status")
+    __slots__ = ("_bytes", "_date", "body", "content_type", "headers", "status")
 
     def __init__(
         self, status: int = 200, body: bytes = b"", content_type: bytes = JSON, headers: Mapping[bytes, bytes] | None = None
@@ -73,6 +93,18 @@ class Response:
         self.body = body
         self.content_type = content_type
         self.headers = headers
+        self._date = b""
+        self._bytes = b""
+
+    def to_bytes(self, date: bytes) -> bytes:
+        """Return all of it for a connection that stays open.
+
+        Args:
+            date: the Date header's value; the same object as long as it has not changed.
+        """
+        if self._date is not date:
+            self._date, self._bytes = date, self.head(True, date) + self.body
+        return self._bytes
 
     def head(self, keep_alive: bool, date: bytes) -> bytes:
         """Return the status line and header lines, up to and with the empty line."""

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Mapping
-from email.utils import formatdate
 
+from pillion_common.clock import http_date
 from pillion_common.config import Address
 from pillion_common.http.connection import Connection
-from pillion_common.http.interfaces import Handler, HotHandler, Limits, StreamingHandler
+from pillion_common.http.heads import KnownHeads
+from pillion_common.http.interfaces import AnswerStream, Handler, Limits, Route, StreamingHandler
+from pillion_common.http.listener import Listener
 from pillion_common.http.message import Request, Response
+from pillion_common.names import is_address
 
 CLOSING_TICK_S = 0.01
 SWEEP_S = 0.5
 
 
 class Server:
-    """Listens, holds the connections, keeps their time. Give it a handler, or a streaming one.
+    """Listens, holds the connections, keeps their time.
 
     Args:
-        handler, streaming: one of them answers what no hot route does.
-        hot: handlers by path that are asked first, and answer straight from bytes.
+        handler: answers whatever no route takes; or `streaming` does.
+        streaming: the same, writing its answers piece by piece.
+        hot: routes by path: those handlers answer straight from bytes.
+        route: the same for all paths.
         limits: bounds and times.
     """
 
@@ -30,18 +36,20 @@ class Server:
         handler: Handler | None = None,
         *,
         streaming: StreamingHandler | None = None,
-        hot: Mapping[bytes, HotHandler] | None = None,
+        hot: Mapping[bytes, Route] | None = None,
+        route: Route | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.hot = hot or {}
-        self.handler: Handler = handler or _nothing_here
-        self.streaming = streaming
+        self._hot = hot or {}
+        self._rest = route or (lambda request: handler)
+        self.streaming = streaming or _nothing_here
+        self.known = KnownHeads()
         self.limits = limits or Limits()
         self.stopping = False
         self.now = time.monotonic()
-        self.date = formatdate(usegmt=True).encode()
+        self.date = http_date()
         self._connections: set[Connection] = set()
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._sweeper: asyncio.Task[None] | None = None
 
     async def listen(self, address: Address) -> str:
@@ -56,12 +64,17 @@ class Server:
         Raises:
             OSError: the address is taken or not ours.
         """
-        loop = asyncio.get_running_loop()
-        listener = await loop.create_server(lambda: Connection(self), address.host, address.port, backlog=1024)
-        self._listeners.append(listener)
+        first = len(self._listeners)
+        try:
+            for family, where in await _addresses(address):
+                self._listeners.append(Listener(family, where, lambda: Connection(self)))
+        except OSError as exc:
+            raise OSError(exc.errno, f"cannot listen on {address}: {(exc.strerror or str(exc)).lower()}") from exc
+        for listener in self._listeners[first:]:
+            listener.start()
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep(), name="http-sweeper")
-        return f"http://{Address(address.host, listener.sockets[0].getsockname()[1])}"
+        return f"http://{Address(address.host, self._listeners[first].port)}"
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop listening, let what is in flight finish for at most grace_s, then cut."""
@@ -81,6 +94,11 @@ class Server:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
+    def route(self, request: Request) -> Handler | None:
+        """Find what answers a request, from its head."""
+        hot = self._hot.get(request.raw_path)
+        return (hot(request) if hot is not None else None) or self._rest(request)
+
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in; False if there are too many."""
         self._connections.add(connection)
@@ -94,10 +112,22 @@ class Server:
         while True:
             await asyncio.sleep(SWEEP_S)
             self.now = time.monotonic()
-            self.date = formatdate(usegmt=True).encode()
+            date = http_date()
+            if date != self.date:
+                self.date = date  # a new object only when it is another date: what was made into bytes stays good
             for connection in list(self._connections):
                 connection.sweep(self.now)
 
 
-def _nothing_here(request: Request) -> Response:
-    return Response(404)
+async def _addresses(address: Address) -> list[tuple[int, tuple[object, ...]]]:
+    """Return the family and the socket address of each address meant; a name is resolved in a thread, a literal needs none."""
+    if is_address(address.host):
+        return [(socket.AF_INET6 if ":" in address.host else socket.AF_INET, (address.host, address.port))]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, where) for family, _, _, _, where in found))
+
+
+async def _nothing_here(request: Request, connection: AnswerStream) -> None:
+    request.keep_alive = False
+    connection.write(Response(404).head(False, connection.date))

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from tornado import web
+from tornado.iostream import StreamClosedError
 
 from pillion_common import __version__
 from pillion_common.errors import InvalidInput, MethodNotAllowed, NotFound, PillionError
@@ -51,7 +52,7 @@ class BaseHandler(web.RequestHandler):
 
     def log_exception(self, kind: Any, value: BaseException | None, trace: Any) -> None:
         """Log only what nobody expected."""
-        if value is not None and not isinstance(value, PillionError | web.HTTPError):
+        if value is not None and not isinstance(value, PillionError | web.HTTPError | StreamClosedError):
             _log.fault("request_failed", f"{self.request.method} {self.request.path} failed: {kind.__name__}: {value}", value)
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from pillion_log.entries import Entry
+import msgspec
+
+from pillion_common.errors import Unavailable
+from pillion_log.entries import Run
 
 
-class Appended(NamedTuple):
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """What became of the entries of one `append`."""
 
     accepted: int
     duplicates: int
+
+
+Done = Callable[[Appended | Unavailable], None]
 
 
 class Block(Protocol):
@@ -37,14 +43,16 @@ class Store(Protocol):
             PillionError: it cannot be opened or read; the message says what to do.
         """
 
-    async def append(self, entries: Sequence[Entry]) -> Appended:
-        """Keep the entries in their order, after every earlier call's; durable when this returns.
+    def append(self, runs: Sequence[Run], done: Done) -> None:
+        """Keep the entries in their order, after every earlier call's. From the loop's thread.
 
         An entry whose Seq is at or below the highest one kept of its Source is a duplicate: it is counted, not kept. That holds for calls
         at the same time too, and after a restart, for the 10,000 sources that wrote last.
 
-        Raises:
-            StorageFull: no room. Unavailable: too much is waiting, or the medium failed. Nothing was kept; send the same entries again.
+        Args:
+            done: called once, in the loop's thread, and must not raise. It is given what became of the entries as soon as all of them are
+                durable; StorageFull if there is no room, Unavailable if too much is waiting or the medium failed: then nothing was
+                kept, and the same entries can be sent again.
         """
 
     def blocks(self) -> AbstractContextManager[Iterator[Block]]:

@@ -1,26 +1,27 @@
 """The store for one machine: JSON lines in files, one writer thread, group commit.
 
-The writer takes everything that waits, writes it at once, and answers all of it after the one fdatasync: so an append waits for the disk at
-most twice, and a thousand at once cost hardly more than one. The files themselves are the Folder's.
+As soon as the writer is done with what it had it is given all that waits, writes it at once, and all of it is answered when that is on the
+disk: so an append waits for the disk at most twice, and a thousand at once cost hardly more than one. What is a duplicate is decided in the
+loop's thread, group by group, when all earlier ones are durable or have failed. The files themselves are the Folder's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from pillion_common.errors import StorageFull, Unavailable
 from pillion_common.logs import EventLog
-from pillion_log.entries import Entry
-from pillion_log.store.base import Appended, Block
+from pillion_log.entries import Run
+from pillion_log.store.base import Appended, Block, Done
 from pillion_log.store.folder import Folder
 from pillion_log.store.sources import Sources
+from pillion_log.store.writer import Writer
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 MAX_GROUP_BYTES = 8 * 1024 * 1024
@@ -32,10 +33,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _log = EventLog("store")
 
 
-class _Job(NamedTuple):
-    entries: Sequence[Entry]
-    size: int
-    done: asyncio.Future[Appended]
+class _Group:
+    """What is written at once, and what to tell those who wait for it."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.size = 0  # of all that was given, duplicates too
+        self.staged: dict[str, int] = {}
+        self.answers: list[tuple[Done, Appended]] = []
 
 
 class FileStore:
@@ -53,10 +58,14 @@ class FileStore:
         self._folder = Folder(path, rotate_bytes, keep)
         self._sources = Sources()
         self._probe_every_s = probe_every_s
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._waiting_bytes = 0
+        self._waiting: deque[tuple[Sequence[Run], int, Done]] = deque()
+        self._bytes = 0  # of all that waits or is being written
+        self._idle = asyncio.Event()  # the writer has no work, and is not about to be given some
+        self._idle.set()
         self._fault: str | None = None
-        self._thread: threading.Thread | None = None
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._writer = Writer("log-writer")
+        self._taking = False
 
     async def load(self) -> None:
         """Open the folder, learn which entries it has, and start the writer."""
@@ -68,19 +77,20 @@ class FileStore:
             raise Unavailable(f"the log's store {self._path} cannot be opened: {exc}; check the folder's owner and free space") from exc
         if damaged:
             _log.warning("damaged_lines", f"{damaged} lines in {self._path} are no entries; they are passed over", lines=damaged)
-        self._thread = threading.Thread(target=self._write_forever, name="log-writer", args=(asyncio.get_running_loop(),), daemon=True)
-        self._thread.start()
+        self._writer.start()
+        self._taking = True
 
-    async def append(self, entries: Sequence[Entry]) -> Appended:
-        """Keep the entries; returns after the fdatasync of their group."""
-        size = sum([len(entry.line) for entry in entries])
-        if self._thread is None or (self._waiting_bytes and self._waiting_bytes + size > MAX_WAITING_BYTES):
-            raise Unavailable("the log's store has too much waiting; try again soon", code="store_busy")
-        self._waiting_bytes += size
-        done: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(entries, size, done))
-        # What is queued will be written: a caller that gives up must not leave its future to be resolved twice.
-        return await asyncio.shield(done)
+    def append(self, runs: Sequence[Run], done: Done) -> None:
+        """Keep the entries; tells `done` when their group is on the disk."""
+        size = sum([len(run.lines) for run in runs])
+        if not self._taking or (self._bytes and self._bytes + size > MAX_WAITING_BYTES):
+            done(Unavailable("the log's store has too much waiting; try again soon", code="store_busy"))
+            return
+        self._bytes += size
+        self._waiting.append((runs, size, done))
+        if self._idle.is_set():
+            self._idle.clear()
+            asyncio.get_running_loop().call_soon(self._go_on)  # then all requests that came in at this moment are there
 
     def blocks(self) -> AbstractContextManager[Iterator[Block]]:
         """Return the durable entries in blocks, newest first."""
@@ -92,84 +102,74 @@ class FileStore:
 
     async def close(self) -> None:
         """Write what waits, then close the files."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._jobs.put(None)
-            await asyncio.to_thread(thread.join)
+        self._taking = False
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+        await self._idle.wait()
+        await self._writer.stop()
+        self._folder.close()
 
     def _open(self) -> int:
         self._folder.open()
         with self._folder.blocks() as blocks:
             return sum(self._sources.learn(block.lines()) for block in reversed(list(blocks)))
 
-    def _resolve(self, group: list[_Job], outcome: list[Appended] | Unavailable) -> None:
-        self._waiting_bytes -= sum(job.size for job in group)
-        for index, job in enumerate(group):
-            if job.done.done():
-                continue
-            if isinstance(outcome, Unavailable):
-                job.done.set_exception(outcome)
-                job.done.exception()  # a caller that was cancelled will not fetch it
-            else:
-                job.done.set_result(outcome[index])
+    def _go_on(self) -> None:
+        """Give the writer all that waits, if there is something."""
+        if not self._waiting:
+            self._idle.set()
+            return
+        group = self._next_group()
+        if data := b"".join(group.lines):
+            self._writer.do(partial(self._folder.append, data), partial(self._written, group))
+        else:
+            asyncio.get_running_loop().call_soon(self._settle, group, None)
 
-    # In the writer's thread.
+    def _next_group(self) -> _Group:
+        group = _Group()
+        while self._waiting and group.size < MAX_GROUP_BYTES:
+            runs, size, done = self._waiting.popleft()
+            lines, answer = self._sources.fresh(runs, group.staged)
+            group.size += size
+            group.lines += lines
+            group.answers.append((done, answer))
+        return group
 
-    def _write_forever(self, loop: asyncio.AbstractEventLoop) -> None:
-        going = True
-        while going:
-            group, going = self._next_group()
-            if group:
-                outcome = self._write(group)
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(self._resolve, group, outcome)
-            elif going:
-                self._probe()
-        self._folder.close()
-
-    def _next_group(self) -> tuple[list[_Job], bool]:
-        """Return all that waits, and whether there will be more. Without a fault this waits; with one, an empty group asks for a probe."""
-        group: list[_Job] = []
-        size = 0
-        try:
-            job = self._jobs.get(timeout=self._probe_every_s if self._fault else None)
-            while job is not None:
-                group.append(job)
-                size += job.size
-                if size >= MAX_GROUP_BYTES:
-                    return group, True
-                job = self._jobs.get_nowait()
-        except queue.Empty:
-            return group, True
-        return group, False
-
-    def _write(self, group: list[_Job]) -> list[Appended] | Unavailable:
-        staged: dict[str, int] = {}
-        fresh = [self._sources.fresh(job.entries, staged) for job in group]
-        data = b"".join([line for lines in fresh for line in lines])
-        try:
-            if data:
-                self._folder.append(data)
-        except OSError as exc:
-            return self._failed(exc)
-        self._sources.keep(staged)
-        if data:
+    def _written(self, group: _Group, error: OSError | None) -> None:
+        if error is None:
+            self._sources.keep(group.staged)
             self._works()
-        return [Appended(len(lines), len(job.entries) - len(lines)) for job, lines in zip(group, fresh, strict=True)]
+        self._settle(group, self._failed(error) if error else None)
+
+    def _settle(self, group: _Group, failure: Unavailable | None) -> None:
+        self._bytes -= group.size
+        self._go_on()  # first, so that the disk works while the answers go out
+        for done, answer in group.answers:
+            try:
+                done(failure or answer)
+            except Exception as exc:  # a fault of ours with one answer must not keep the others waiting
+                _log.fault("answer_failed", f"an answer was not given: {type(exc).__name__}: {exc}", exc)
 
     def _probe(self) -> None:
-        try:
-            self._folder.probe()
-        except OSError as exc:
-            self._failed(exc)
-        else:
+        self._probe_timer = None
+        if self._idle.is_set():  # else what is being written will tell
+            self._idle.clear()
+            self._writer.do(self._folder.probe, self._probed)
+
+    def _probed(self, error: OSError | None) -> None:
+        if error is None:
             self._works()
+        else:
+            self._failed(error)
+        self._go_on()
 
     def _failed(self, exc: OSError) -> Unavailable:
         what = f"the log's store {self._path} cannot write: {exc.strerror or exc}"
         if self._fault is None:
             _log.error("store_failed", f"{what}; nothing is acknowledged until it can")
         self._fault = what
+        if self._probe_timer is None and self._taking:
+            self._probe_timer = asyncio.get_running_loop().call_later(self._probe_every_s, self._probe)
         if exc.errno in _FULL:
             return StorageFull(f"{what}; make room", retry_after_s=RETRY_AFTER_S)
         return Unavailable(what, code="store_failed", retry_after_s=RETRY_AFTER_S)

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from pillion_log.entries import Entry
-from pillion_log.store.base import Appended, Block
+from pillion_log.entries import Run
+from pillion_log.store.base import Block, Done
 from pillion_log.store.sources import Sources
 
 MAX_ENTRIES = 100_000
@@ -35,13 +35,13 @@ class MemoryStore:
     async def load(self) -> None:
         """Do nothing: there is nothing to open."""
 
-    async def append(self, entries: Sequence[Entry]) -> Appended:
+    def append(self, runs: Sequence[Run], done: Done) -> None:
         """Keep the entries."""
         staged: dict[str, int] = {}
-        lines = self._sources.fresh(entries, staged)
-        self._lines.extend(line[:-1] for line in lines)
+        lines, answer = self._sources.fresh(runs, staged)
+        self._lines.extend(b"".join(lines).split(b"\n")[:-1])
         self._sources.keep(staged)
-        return Appended(len(lines), len(entries) - len(lines))
+        done(answer)
 
     @contextmanager
     def blocks(self) -> Iterator[Iterator[Block]]:

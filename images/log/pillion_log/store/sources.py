@@ -5,11 +5,13 @@ A source numbers its entries upwards and sends them in that order, so one number
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from pillion_log.entries import Entry
+from pillion_log.entries import Run
+from pillion_log.store.base import Appended
 
 MAX_SOURCES = 10_000
 
@@ -18,6 +20,8 @@ class _Identity(msgspec.Struct, rename="pascal"):
     source: str | None = None
     seq: int | None = None
 
+
+_NOTHING = Run(b"", 0)
 
 _decode = msgspec.json.Decoder(_Identity).decode
 
@@ -29,23 +33,20 @@ class Sources:
         self._max_sources = max_sources
         self._highest: dict[str, int] = {}
 
-    def fresh(self, entries: Iterable[Entry], staged: dict[str, int]) -> list[bytes]:
-        """Return the lines of those entries that are no duplicates.
+    def fresh(self, runs: Iterable[Run], staged: dict[str, int]) -> tuple[list[bytes], Appended]:
+        """Return the lines of those entries that are no duplicates, and how many are and are not.
 
         Args:
             staged: the highest Seqs of what is on its way but not durable yet; this adds to it. Give it to `keep` once it is.
         """
         lines = []
-        for line, source, seq in entries:
-            if seq is not None:
-                highest = staged.get(source)
-                if highest is None:
-                    highest = self._highest.get(source, -1)
-                if seq <= highest:
-                    continue
-                staged[source] = seq
-            lines.append(line)
-        return lines
+        accepted = duplicates = 0
+        for run in runs:
+            kept = self._cut(run, staged) if run.seqs else run
+            lines.append(kept.lines)
+            accepted += kept.length
+            duplicates += run.length - kept.length
+        return lines, Appended(accepted, duplicates)
 
     def keep(self, staged: Mapping[str, int]) -> None:
         """Remember what has become durable."""
@@ -71,3 +72,16 @@ class Sources:
             if stored.source and stored.seq is not None:
                 self.keep({stored.source: max(stored.seq, self._highest.get(stored.source, -1))})
         return damaged
+
+    def _cut(self, run: Run, staged: dict[str, int]) -> Run:
+        source, seqs = run.source, run.seqs
+        highest = staged.get(source)
+        if highest is None:
+            highest = self._highest.get(source, -1)
+        if seqs[-1] <= highest:
+            return _NOTHING
+        staged[source] = seqs[-1]
+        repeated = bisect_right(seqs, highest)
+        if not repeated:
+            return run
+        return Run(run.lines.split(b"\n", repeated)[repeated], run.length - repeated, source, seqs[repeated:])

@@ -1,10 +1,12 @@
-"""What a store of the registry promises. Three methods; the contract suite in tests/contract runs over every store."""
+"""What a store of the registry promises. Four methods; the contract suite in tests/contract runs over every store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from pillion_common.errors import PillionError
 from pillion_common.models import ProviderEntry, State
 from pillion_registry.catalog import Record
 
@@ -13,6 +15,8 @@ from pillion_registry.catalog import Record
 REVISION_GAP = 10_000
 
 Known = Mapping[str, tuple[ProviderEntry, ...]]
+
+OnDone = Callable[[PillionError | None], None]
 
 
 class Put(NamedTuple):
@@ -83,12 +87,34 @@ class Store(Protocol):
             PillionError: it cannot be opened or read; the message says what to do.
         """
 
+    def submit(self, changes: Sequence[Change], on_done: OnDone) -> None:
+        """Keep the changes: all or none, after every earlier call's. Costs no future and no task.
+
+        Args:
+            changes: applied in this order; whoever calls leaves them as they are.
+            on_done: called once, in the loop's thread, after this has returned: with None when the changes are durable, else with what
+                `commit` raises. The calls of one group come right after another; it had better be short.
+        """
+
     async def commit(self, changes: Sequence[Change]) -> None:
-        """Keep the changes: all or none, after every earlier call's, durable when this returns.
+        """Do what `submit` does; returns when the changes are durable. They are kept even if the caller gives up waiting.
 
         Raises:
-            StorageFull: no room. Unavailable: too much is waiting, or the medium failed. Nothing was kept.
+            StorageFull: no room. Unavailable: too much is waiting, the store is closed, or the medium failed. Nothing was kept.
         """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(error: PillionError | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+                done.exception()  # a caller that is cancelled in this very turn will not fetch it
+
+        self.submit(changes, settle)
+        await done
 
     async def close(self) -> None:
         """Finish what was committed and close. Safe to call twice."""

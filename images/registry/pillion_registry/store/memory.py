@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 
-from pillion_registry.store.base import REVISION_GAP, Acknowledged, Change, Put, Remove, SetState, Stored, StoredInstance
+from pillion_registry.store.base import REVISION_GAP, Acknowledged, Change, OnDone, Put, Remove, SetState, Store, Stored, StoredInstance
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """Keeps everything in this object: durable as long as it lives, not over a restart of the process."""
 
     def __init__(self) -> None:
@@ -22,10 +23,11 @@ class MemoryStore:
             self._revision += REVISION_GAP
         return Stored(self._epoch, self._revision, tuple(self._instances.values()))
 
-    async def commit(self, changes: Sequence[Change]) -> None:
-        """Keep the changes."""
+    def submit(self, changes: Sequence[Change], on_done: OnDone) -> None:
+        """Keep the changes at once; `on_done` is called in the loop's next turn."""
         for change in changes:
             self._apply(change)
+        asyncio.get_running_loop().call_soon(on_done, None)
 
     async def close(self) -> None:
         """Do nothing: there is nothing to finish."""

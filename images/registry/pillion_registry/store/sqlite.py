@@ -1,52 +1,43 @@
 """The store for one machine: SQLite with a write-ahead log, synchronous FULL, one writer thread, group commit.
 
-The writer takes everything that waits, writes it in one transaction, and answers all of it after the one fsync: so a commit waits for
-the disk at most twice, and a thousand at once cost hardly more than one.
+What is submitted in one turn of the loop goes to the writer together. The writer takes everything that waits, appends it to the journal
+(`journal.py`) in one statement, and answers all of it after the one fsync: so a commit waits for the disk at most twice, and a thousand at
+once cost hardly more than one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import queue
-import secrets
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from pillion_common.errors import PillionError, StorageFull, Unavailable
 from pillion_common.logs import EventLog
-from pillion_common.models import ProviderEntry, Registration, State, decode, encode
-from pillion_registry.catalog import Record
-from pillion_registry.store.base import REVISION_GAP, Acknowledged, Change, Known, Put, Remove, SetState, Stored, StoredInstance
+from pillion_registry.store import journal
+from pillion_registry.store.base import Change, OnDone, Store, Stored
 
 _log = EventLog("store")
 
 MAX_WAITING = 10_000
 MAX_GROUP = 2_000
+FOLD_BYTES = 8 * 2**20  # the journal is folded when it has grown by so much: about 16,000 registrations
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS instances (
-    id TEXT PRIMARY KEY, generation INTEGER NOT NULL, registrant TEXT NOT NULL, registered_s REAL NOT NULL, registration BLOB NOT NULL,
-    state TEXT NOT NULL, since_s REAL NOT NULL, reason TEXT, known BLOB, trusted INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
-
-_COLUMNS = "id, generation, registrant, registered_s, registration, state, since_s, reason, known, trusted"
-
-_known_decoder = msgspec.json.Decoder(dict[str, tuple[ProviderEntry, ...]])
+_RETRY_AFTER_S = 5
 
 
 class _Job(NamedTuple):
-    changes: Sequence[Change]
-    done: asyncio.Future[None]
+    prepared: journal.Prepared
+    on_done: OnDone
 
 
-class SqliteStore:
+class SqliteStore(Store):
     """Keeps the catalogue in one SQLite file.
 
     Args:
@@ -55,154 +46,103 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._gathered: list[_Job] = []  # submitted in this turn of the loop
+        self._queue: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._waiting = 0
         self._connection: sqlite3.Connection | None = None
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     async def load(self) -> Stored:
         """Open the file, start the writer, and return all that was kept."""
         try:
-            stored = await asyncio.to_thread(self._open)
+            self._connection, stored = await asyncio.to_thread(journal.open_file, self._path)
         except sqlite3.Error as exc:
             raise Unavailable(f"the store {self._path} cannot be opened: {exc}; check the folder's owner and free space") from exc
-        except (ValueError, TypeError, PillionError, msgspec.MsgspecError) as exc:
+        except (LookupError, ValueError, TypeError, PillionError, msgspec.MsgspecError) as exc:
             raise Unavailable(f"the store {self._path} is damaged: {exc}; restore it from a copy, or move it away to start empty") from exc
-        self._thread = threading.Thread(target=self._write_forever, name="sqlite-writer", args=(asyncio.get_running_loop(),), daemon=True)
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._write_forever, name="sqlite-writer", args=(self._connection,), daemon=True)
         self._thread.start()
         return stored
 
-    async def commit(self, changes: Sequence[Change]) -> None:
-        """Keep the changes; returns after the fsync of their group."""
+    def submit(self, changes: Sequence[Change], on_done: OnDone) -> None:
+        """Keep the changes; `on_done` is called after the fsync of their group."""
         if self._thread is None or self._waiting >= MAX_WAITING:
-            raise Unavailable("the store has too much waiting; try again soon", code="store_busy")
-        self._waiting += 1
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(changes, done))
+            busy = Unavailable("the store has too much waiting; try again soon", code="store_busy")
+            asyncio.get_running_loop().call_soon(on_done, busy)
+            return
         try:
-            # What is queued will be written: a caller that gives up must not leave its future to be resolved twice.
-            await asyncio.shield(done)
-        finally:
-            self._waiting -= 1
+            prepared = journal.prepare(changes)
+        except (ValueError, OverflowError, TypeError, msgspec.MsgspecError) as exc:  # refused alone, before it can spoil a group
+            self._loop.call_soon(on_done, self._failed(exc))
+            return
+        self._waiting += 1
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(_Job(prepared, on_done))
 
     async def close(self) -> None:
-        """Write what waits, then close the file."""
+        """Write what waits, fold the journal, then close the file."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._jobs.put(None)
+            self._hand_over()
+            self._queue.put(None)
             await asyncio.to_thread(thread.join)
 
-    def _open(self) -> Stored:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.executescript(_SCHEMA)
-        connection.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
-        meta = dict(connection.execute("SELECT key, value FROM meta"))
-        rows = connection.execute(f"SELECT {_COLUMNS} FROM instances ORDER BY generation")
-        instances = tuple(_read(row) for row in rows)
-        revision = int(meta["revision"]) + REVISION_GAP if "revision" in meta else 0
-        if revision:
-            _set_revision(connection, revision)
-        self._connection = connection
-        return Stored(meta["epoch"], revision, instances)
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
+
+    def _answer(self, group: list[_Job], error: PillionError | None) -> None:
+        self._waiting -= len(group)
+        for job in group:
+            try:
+                job.on_done(error)
+            except Exception as exc:  # a fault of one caller is not the others'
+                self._loop.call_exception_handler({"message": "a caller of the store failed", "exception": exc})
+
+    def _failed(self, exc: Exception) -> PillionError:
+        what = f"the registry's store {self._path} cannot write: {exc}"
+        if getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            return StorageFull(what, retry_after_s=_RETRY_AFTER_S)
+        return Unavailable(what, code="store_failed", retry_after_s=_RETRY_AFTER_S)
 
     # In the writer's thread.
 
-    def _write_forever(self, loop: asyncio.AbstractEventLoop) -> None:
-        connection = self._connection
-        assert connection is not None
+    def _write_forever(self, connection: sqlite3.Connection) -> None:
+        unfolded = 0
         going = True
         while going:
             group: list[_Job] = []
-            job = self._jobs.get()
-            while job is not None:
-                group.append(job)
-                if len(group) >= MAX_GROUP or self._jobs.empty():
+            jobs = self._queue.get()
+            while jobs is not None:
+                group += jobs
+                if len(group) >= MAX_GROUP or self._queue.empty():
                     break
-                job = self._jobs.get()
-            going = job is not None
-            error = self._write(connection, group)
-            if group and not loop.is_closed():
-                loop.call_soon_threadsafe(_resolve, group, error)
+                jobs = self._queue.get()
+            going = jobs is not None
+            if group:
+                unfolded += self._write(connection, group)
+            if unfolded >= FOLD_BYTES or not going:
+                self._fold(connection)
+                unfolded = 0
         connection.close()
 
-    def _write(self, connection: sqlite3.Connection, group: list[_Job]) -> PillionError | None:
+    def _write(self, connection: sqlite3.Connection, group: list[_Job]) -> int:
+        """Append the group, have its callers told, and return how many bytes it took."""
+        written, error = 0, None
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for job in group:
-                for change in job.changes:
-                    _apply(connection, change)
-            connection.execute("COMMIT")
+            written = journal.append(connection, [job.prepared for job in group])
         except Exception as exc:  # whatever it is: those who wait must be told, and the writer must live on
-            _roll_back(connection)
-            full = getattr(exc, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-            what = f"the registry's store {self._path} cannot write: {exc}"
-            return StorageFull(what, retry_after_s=5) if full else Unavailable(what, code="store_failed", retry_after_s=5)
-        return None
+            error = self._failed(exc)
+        with suppress(RuntimeError):  # the loop was closed without us: there is nobody to tell
+            self._loop.call_soon_threadsafe(self._answer, group, error)
+        return written
 
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    try:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    except sqlite3.Error as exc:
-        _log.warn_seldom("roll_back_failed", f"the registry's store could not roll back: {exc}")
-
-
-def _resolve(group: list[_Job], error: PillionError | None) -> None:
-    for job in group:
-        if job.done.done():
-            continue
-        if error is None:
-            job.done.set_result(None)
-        else:
-            job.done.set_exception(error)
-            job.done.exception()  # a caller that was cancelled will not fetch it
-
-
-def _apply(connection: sqlite3.Connection, change: Change) -> None:
-    match change:
-        case Put(record, state, since_s, replaced, revision):
-            connection.executemany("DELETE FROM instances WHERE id = ?", [(instance_id,) for instance_id in replaced])
-            connection.execute(
-                f"INSERT OR REPLACE INTO instances ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?)",
-                (
-                    record.instance_id,
-                    record.generation,
-                    record.registrant,
-                    record.registered_s,
-                    encode(record.registration),
-                    state,
-                    since_s,
-                    record.trusted,
-                ),
-            )
-            _set_revision(connection, revision)
-        case Remove(instance_id, generation, revision):
-            connection.execute("DELETE FROM instances WHERE id = ? AND generation = ?", (instance_id, generation))
-            _set_revision(connection, revision)
-        case SetState(instance_id, generation, state, reason, since_s, revision):
-            _set_revision(connection, revision)
-            connection.execute(
-                "UPDATE instances SET state = ?, reason = ?, since_s = ? WHERE id = ? AND generation = ?",
-                (state, reason, since_s, instance_id, generation),
-            )
-        case Acknowledged(instance_id, generation, known):
-            connection.execute(
-                "UPDATE instances SET known = ? WHERE id = ? AND generation = ?", (msgspec.json.encode(known), instance_id, generation)
-            )
-
-
-def _set_revision(connection: sqlite3.Connection, revision: int) -> None:
-    connection.execute(
-        "INSERT INTO meta VALUES ('revision', ?) ON CONFLICT (key) DO UPDATE SET value = MAX(CAST(value AS INTEGER), excluded.value)",
-        (revision,),
-    )
-
-
-def _read(row: tuple[Any, ...]) -> StoredInstance:
-    instance_id, generation, registrant, registered_s, registration, state, since_s, reason, known, trusted = row
-    record = Record(instance_id, generation, registrant, registered_s, decode(registration, Registration), bool(trusted))
-    kept: Known | None = _known_decoder.decode(known) if known else None
-    return StoredInstance(record, State(state), since_s, reason, kept)
+    def _fold(self, connection: sqlite3.Connection) -> None:
+        try:
+            journal.fold(connection)
+        except Exception as exc:  # nothing is lost: what is in the journal is kept, and folded the next time
+            _log.warn_seldom("fold_failed", f"the registry's store {self._path} could not fold its journal: {exc}")

@@ -1,0 +1,1 @@
+"""The sidecar in pods: a filter for Kubernetes files, and an admission webhook, over one pure core."""

@@ -1,0 +1,1 @@
+"""The provider table as answers to DNS queries."""

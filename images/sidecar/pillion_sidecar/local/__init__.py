@@ -1,0 +1,1 @@
+"""What the app may ask of its sidecar, and the registry of both."""

@@ -1,0 +1,1 @@
+"""Log lines on their way: taken, kept on disk, forwarded."""

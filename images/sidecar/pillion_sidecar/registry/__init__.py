@@ -1,0 +1,1 @@
+"""This sidecar's place in the registry: taken, kept, given up."""

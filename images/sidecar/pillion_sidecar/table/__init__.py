@@ -1,0 +1,1 @@
+"""What this sidecar knows of others, and which of them it names next."""

@@ -1,0 +1,49 @@
+"""Our own programs, started as an operator would, on the servers' CPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from machine import on_server_cpu
+from programs import Program, program
+
+MAX_INSTANCES = "200000"
+
+
+@contextlib.contextmanager
+def _served(*words: str, env: dict[str, str] | None = None) -> Iterator[Program]:
+    with contextlib.ExitStack() as stack:
+        with on_server_cpu():
+            running = stack.enter_context(program(*words, env=env))
+        yield running
+
+
+def registry(*words: str, store: str = "memory:") -> contextlib.AbstractContextManager[Program]:
+    """Run a registry with its default times; words are further options."""
+    return _served("registry", "--store", store, "--max-instances", MAX_INSTANCES, *words)
+
+
+def log_service(folder: Path) -> contextlib.AbstractContextManager[Program]:
+    """Run a log service that keeps everything, so that it can be counted afterwards."""
+    return _served("log", "--store", f"files:{folder}", "--log-keep", "10000")
+
+
+def sidecar(registry: Program, folder: Path, name: str, requires: str = "") -> contextlib.AbstractContextManager[Program]:
+    """Run a sidecar without an app to check, on the servers' CPU."""
+    return _served("sidecar", env=sidecar_environment(registry, folder, name) | {"PILLION_REQUIRES": requires})
+
+
+def sidecar_environment(registry: Program, folder: Path, name: str, listen: int = 0, local: int = 0) -> dict[str, str]:
+    """Return what tells a sidecar all it must know, as in a container: by its environment."""
+    return {
+        "PILLION_NAME": name,
+        "PILLION_PORT": "1",
+        "PILLION_CHECK": "none",
+        "PILLION_LOG_TO": "",
+        "PILLION_REGISTRY": registry.url,
+        "PILLION_LISTEN": f"127.0.0.1:{listen}",
+        "PILLION_LOCAL": f"127.0.0.1:{local}",
+        "PILLION_STATE_DIR": str(folder),
+    }
