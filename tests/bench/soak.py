@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 from crowd import Crowd, register, settle
@@ -55,8 +56,10 @@ async def pillion(scale: Scale) -> list[Row]:
             os.kill(pid, signal.SIGCONT)
             await asyncio.sleep(AFTERWARDS_S)
             paused = len(crowd.removals) - robbed
+        downs = Counter(f"{line['time'][:19]} {line['message'].rpartition(' is down: ')[2]}" for line in server.events("instance_down"))
     if robbed or paused:
-        raise RuntimeError(f"wrongly withdrawn: {robbed} while a third of the core was stolen, {paused} after a pause")
+        said = "; ".join(f"{count} x {what}" for what, count in downs.most_common(5))
+        raise RuntimeError(f"wrongly withdrawn: {robbed} while a third of the core was stolen, {paused} after a pause ({said})")
     return [
         ("soak, a third stolen", "wrongly withdrawn", "instances", float(robbed)),
         ("soak, a third stolen", "minutes", "min", minutes),
