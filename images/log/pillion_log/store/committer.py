@@ -132,6 +132,8 @@ class Committer:
                 group.answers.append((done, answer))
                 runs += fresh
             if runs:
+                if self.fault is not None and self._sync_every_s is not None:
+                    self._appender.probe()  # after a failed sync an append that syncs later proves nothing
                 group.start, group.lines = self._appender.append(runs)
                 self._sources.keep(staged)
                 self._works()
