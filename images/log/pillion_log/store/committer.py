@@ -35,6 +35,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _log = EventLog("store")
 
+_ONE = Appended(1, 0)
+
 Item = tuple[Sequence[Run], int, Done]
 
 
@@ -121,15 +123,22 @@ class Committer:
         self._idle = False
 
     def _commit(self) -> Group:
-        group = Group(answers=[])
+        answers: list[tuple[Done, Appended]] = []
+        group = Group(answers)
+        size_in_all = 0
         staged: dict[str, Mark] = {}
         runs: list[Run] = []
         try:
-            while self._waiting and group.size < MAX_GROUP_BYTES:
-                given, size, done = self._waiting.popleft()
+            waiting = self._waiting
+            while waiting and size_in_all < MAX_GROUP_BYTES:
+                given, size, done = waiting.popleft()
+                size_in_all += size
+                if len(given) == 1 and not given[0].seqs:  # most of what comes in one by one; it cannot be a repeat
+                    runs.append(given[0])
+                    answers.append((done, _ONE if given[0].length == 1 else Appended(given[0].length, 0)))
+                    continue
                 fresh, answer = self._sources.fresh(given, staged)
-                group.size += size
-                group.answers.append((done, answer))
+                answers.append((done, answer))
                 runs += fresh
             if runs:
                 if self.fault is not None and self._sync_every_s is not None:
@@ -142,6 +151,7 @@ class Committer:
         except Exception as exc:  # a fault of ours with one group must not end the thread that all others need
             _log.fault("group_failed", f"a group of entries was not kept: {type(exc).__name__}: {exc}", exc)
             group.failure = Unavailable("the log's store failed; its log says how", code="store_failed", retry_after_s=RETRY_AFTER_S)
+        group.size = size_in_all
         return group
 
     def _keep_house(self) -> None:

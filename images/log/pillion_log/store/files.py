@@ -120,9 +120,10 @@ class FileStore:
 
     def _settle(self, group: Group) -> None:
         self._bytes -= group.size
+        failure = group.failure
         for done, answer in group.answers:
             try:
-                done(group.failure or answer)
+                done(failure or answer)
             except Exception as exc:  # a fault of ours with one answer must not keep the others waiting
                 _log.fault("answer_failed", f"an answer was not given: {type(exc).__name__}: {exc}", exc)
         if group.lines and self._listeners:

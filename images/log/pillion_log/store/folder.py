@@ -200,6 +200,8 @@ class Folder:
                 self.damaged += found.damaged
             if segment.end > start:
                 self._segments.append(segment)
+            elif path.stat().st_size == 0:
+                path.unlink()  # nothing was ever there, and its position is the next one's
 
     def _files(self) -> dict[int, Path]:
         """Return the files of the segments by their positions. A packed one beside its plain one is only half made: it goes."""
