@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -155,3 +156,9 @@ def test_snapshot_that_is_damaged_is_none(tmp_path: Path) -> None:
     for broken in (b"", content[:-1], content.replace(b"7", b"8", 1), b"{}\n"):
         (tmp_path / "sources.json").write_bytes(broken)
         assert read_snapshot(tmp_path) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 5120, 5121, 65_536, 65_537, 300_000])
+def test_checksum_is_the_same_however_large_the_group(size: int) -> None:
+    data = (b"0123456789\n" * (size // 11 + 1))[:size]
+    assert check_line(data) == b'{"Check":"%08x","Bytes":%d}\n' % (crc32(data), size)
