@@ -40,7 +40,7 @@ def take_batch(intake: Intake, body: bytes) -> Any:
 
 def messages(store: MemoryStore) -> list[str]:
     with store.blocks() as blocks:
-        return [json.loads(line)["Message"] for block in reversed(list(blocks)) for line in block.lines()]
+        return [json.loads(line)["Message"] for block in reversed(list(blocks)) for line in block.read().splitlines()]
 
 
 def test_bad_lines_are_rejected_one_by_one_and_good_ones_kept() -> None:

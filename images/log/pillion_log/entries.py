@@ -51,6 +51,11 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     length: int = 1
     source: str = ""
     seqs: Sequence[int] = ()
+    # What spares the store a look at the lines. Without a service it looks at each; so it must if there is a gap entry among them.
+    service: str = ""  # of all entries
+    received: str = ""
+    first_time: str = ""  # the least and the greatest Time; without them it is `received`
+    last_time: str = ""
 
 
 def from_text(body: bytes, received: str) -> Run:
@@ -102,7 +107,8 @@ def from_line(line: bytes, received: str) -> Run:
         **{name: fields[name] for name in _ORIGIN if name in fields},
     }
     stored = {**checked, **fields, **checked}  # first for their place, last for their value
-    return Run(escape_json(_encode(stored)) + b"\n", 1, source, () if seq is None else (seq,))
+    known = (checked["Service"], received, checked["Time"], checked["Time"]) if "Gap" not in fields else ()
+    return Run(escape_json(_encode(stored)) + b"\n", 1, source, () if seq is None else (seq,), *known)
 
 
 def stamp(epoch_s: float) -> str:
