@@ -200,7 +200,7 @@ class Resolver:
 
 def _look_up(host: str) -> list[str] | PeerError:
     try:
-        infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)  # a text would load the codec for IDNA
     except (OSError, UnicodeError) as exc:
         return PeerUnreachable(f"{host} does not resolve: {exc}")
     return list(dict.fromkeys(str(info[4][0]) for info in infos))
