@@ -285,7 +285,9 @@ class Dial(Generic[P]):
         error: PeerError = PeerUnreachable(f"{host} has no address")
         for number, address in enumerate(allowed, start=1):
             try:
-                async with asyncio.timeout(ADDRESS_S if number < len(allowed) else None):
+                if number == len(allowed):
+                    return await self._open(address)
+                async with asyncio.timeout(ADDRESS_S):
                     return await self._open(address)
             except OSError as exc:
                 said = _translate(exc, self.url)
