@@ -30,7 +30,8 @@ class Names:
         self.release = threading.Event()
         self.addresses = ["127.0.0.1", "127.0.0.1"]
 
-    def look_up(self, host: str, port: object, **_: object) -> list[Any]:
+    def look_up(self, encoded: bytes, port: object, **_: object) -> list[Any]:
+        host = encoded.decode()
         self.asked.append(host)
         if host.startswith("hang"):
             self.release.wait(20)

@@ -65,6 +65,48 @@ print(costly & sys.modules.keys())
     assert run(code) == "set()"
 
 
+def test_what_a_running_sidecar_seldom_needs_is_put_off_until_it_is_asked_for() -> None:
+    code = """
+from pillion_common import late, tls
+tls.keep_out()
+late.put_off(*late.SELDOM)
+import asyncio, os, signal, socket, sys
+import pillion_sidecar.__main__
+from pillion_common import lifecycle
+from pillion_common.http.resolver import Resolver
+from pillion_common.names import parse_url
+from pillion_sidecar.registry.registration import route_source
+
+class Program:
+    exit_code = 0
+    def __init__(self, life):
+        self.life = life
+    async def stop(self):
+        assert self.life.stop.is_set()
+    async def start(self):
+        await ask()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+async def ask():
+    found = asyncio.get_running_loop().create_future()
+    Resolver().ask("localhost", found.set_result)
+    assert await found and await route_source(parse_url("http://127.0.0.1:3000", "registry")) == "127.0.0.1"
+
+assert lifecycle.run("test", Program) == 0
+print({"ast", "dis", "token", "unicodedata", "encodings.idna", "concurrent.futures.thread"} & sys.modules.keys())
+import inspect, tokenize
+assert inspect.signature(lambda a, b=1: 0).parameters.keys() == {"a", "b"} and inspect.isfunction(ask)
+print(inspect.get_annotations.__module__, type(inspect).__name__, tokenize.NAME, "dis" in sys.modules)
+"""
+    assert run(code).splitlines() == ["set()", "inspect module 1 True"]
+
+
+def test_what_was_imported_before_is_not_put_off() -> None:
+    code = "import inspect, sys; from pillion_common import late; late.put_off('inspect'); print(sys.modules['inspect'] is inspect)"
+    assert run(code) == "True"
+
+
 def test_tls_works_in_a_process_that_kept_it_out_until_then(tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(

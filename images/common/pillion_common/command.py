@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 
-from pillion_common import tls
+from pillion_common import late, tls
 
 # command: (module, or module:function, with `main(argv) -> exit code`; what it does)
 COMMANDS = {
@@ -69,6 +69,7 @@ def dispatch(argv: list[str]) -> int:
         return 2
     if name in LEAN:
         tls.keep_out()
+        late.put_off(*late.SELDOM)
     run: Callable[[list[str]], int] = getattr(import_module(module), function or "main")
     return run(argv[1:])
 

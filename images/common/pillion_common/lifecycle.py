@@ -51,8 +51,14 @@ class Life:
     def install_signals(self) -> None:
         """Let SIGTERM and SIGINT set `stop`; a second one ends the process at once."""
         loop = asyncio.get_running_loop()
+
+        def wake(number: int, frame: object) -> None:
+            if loop.is_closed():
+                os._exit(EXIT_FAILED)  # all is done, but something keeps the process
+            loop.call_soon_threadsafe(self._signalled, number)
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
+            signal.signal(number, wake)  # asyncio's add_signal_handler would load the module inspect (see late.py)
 
     def _signalled(self, number: int) -> None:
         if self.stop.is_set():
@@ -122,6 +128,7 @@ def run(name: str, make: Callable[[Life], Program], loop_factory: LoopFactory | 
     Returns:
         The exit code.
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # else the Runner handles it, until we do
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(_with_life(name, make))
 

@@ -13,18 +13,11 @@ from pillion_common.errors import Forbidden, MethodNotAllowed, Unavailable, Wron
 from pillion_common.http.interfaces import Handler, Route
 from pillion_common.http.message import Request, Response
 from pillion_common.http.promise import Promise
+from pillion_common.http.taker import Taker, Tell
 from pillion_common.trust import Token, check_token
 from pillion_log.intake import Intake, Taken
-from pillion_log.store.base import Appended
 
 _STORED = Response()
-
-
-class _TextAnswer(Promise):
-    __slots__ = ()
-
-    def tell(self, outcome: Appended | Unavailable) -> None:
-        self.settle(_STORED if isinstance(outcome, Appended) else outcome)
 
 
 class _BatchAnswer(Promise):
@@ -73,7 +66,7 @@ def hot_routes(intake: Intake, gate: Gate) -> dict[bytes, Route]:
     def log(head: Request) -> Handler:
         if head.method != "POST":
             raise MethodNotAllowed(head.method, ("POST",))
-        return gate.guard(head, take_text)
+        return gate.guard(head, texts)
 
     def logs(head: Request) -> Handler | None:
         if head.method in ("GET", "HEAD"):
@@ -82,14 +75,13 @@ def hot_routes(intake: Intake, gate: Gate) -> dict[bytes, Route]:
             raise MethodNotAllowed(head.method, ("GET", "HEAD", "POST"))
         return gate.guard(head, take_batch)
 
-    def take_text(request: Request) -> Promise:
-        answer = _TextAnswer()
-        intake.take_text(request.body, answer.tell)
-        return answer
+    def take_text(body: bytes, peer: str, tell: Tell) -> None:
+        intake.take_text(body, tell)
 
     def take_batch(request: Request) -> Promise:
         answer = _BatchAnswer()
         intake.take_batch(request.body, answer.tell)
         return answer
 
+    texts = Taker(take_text, _STORED)
     return {b"/log": log, b"/logs": logs}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pillion_common.errors import InvalidInput, TooLarge, Unavailable
+from pillion_common.errors import InvalidInput, Unavailable
 from pillion_common.models import Model
 from pillion_log.batches import Rejected, read_batch
-from pillion_log.entries import from_text, stamp
+from pillion_log.entries import stamp
 from pillion_log.store.base import Appended, Done, Store
-
-MAX_TEXT_BYTES = 64 * 1024
+from pillion_log.texts import Texts
 
 
 class Taken(Model, frozen=True, omit_defaults=False):
@@ -33,6 +32,7 @@ class Intake:
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
+        self._texts = Texts(store, clock)
 
     def take_text(self, body: bytes, done: Done) -> None:
         """Store one classic message.
@@ -43,9 +43,7 @@ class Intake:
         Raises:
             InvalidInput: it is empty. TooLarge: over 64 KB.
         """
-        if len(body) > MAX_TEXT_BYTES:
-            raise TooLarge(f"the message is over {MAX_TEXT_BYTES} bytes; send less at a time")
-        self._store.append((from_text(body, stamp(self._clock())),), done)
+        self._texts.take(body, done)
 
     def take_batch(self, body: bytes, done: Callable[[Taken | Unavailable], None]) -> None:
         """Store the good lines of an NDJSON body. Empty lines are passed over, but counted.

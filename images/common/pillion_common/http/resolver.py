@@ -200,7 +200,7 @@ class Resolver:
 
 def _look_up(host: str) -> list[str] | PeerError:
     try:
-        infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)  # a text would load the codec for IDNA
     except (OSError, UnicodeError) as exc:
         return PeerUnreachable(f"{host} does not resolve: {exc}")
     return list(dict.fromkeys(str(info[4][0]) for info in infos))
@@ -285,7 +285,9 @@ class Dial(Generic[P]):
         error: PeerError = PeerUnreachable(f"{host} has no address")
         for number, address in enumerate(allowed, start=1):
             try:
-                async with asyncio.timeout(ADDRESS_S if number < len(allowed) else None):
+                if number == len(allowed):
+                    return await self._open(address)
+                async with asyncio.timeout(ADDRESS_S):
                     return await self._open(address)
             except OSError as exc:
                 said = _translate(exc, self.url)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pillion_common.errors import PeerError
 from pillion_common.logs import EventLog
-from pillion_common.names import Url
+from pillion_common.names import Url, is_address
 from pillion_sidecar.settings import Settings
 
 _log = EventLog("registration")
@@ -84,9 +84,8 @@ async def route_source(peer: Url, family: socket.AddressFamily = socket.AF_INET)
     Raises:
         PeerError: its name does not resolve, or there is no route.
     """
-    loop = asyncio.get_running_loop()
     try:
-        infos = await asyncio.wait_for(loop.getaddrinfo(peer.host, peer.port, type=socket.SOCK_DGRAM), RESOLVE_S)
+        infos = await _resolve(peer)
         found, kind, _, _, address = min(infos, key=lambda info: info[0] != family)
         with socket.socket(found, kind) as probe:
             probe.connect(address)  # of a datagram socket: sends nothing, asks only the routing table
@@ -95,6 +94,14 @@ async def route_source(peer: Url, family: socket.AddressFamily = socket.AF_INET)
         raise PeerError(f"{peer.host} cannot be reached: its name did not resolve in time") from exc
     except OSError as exc:
         raise PeerError(f"{peer.host} cannot be reached: {exc}") from exc
+
+
+async def _resolve(peer: Url) -> list[Any]:
+    host = peer.host.encode("ascii")  # a text would load the codec for IDNA
+    if is_address(peer.host):  # costs no time, so it need not cost a thread
+        return socket.getaddrinfo(host, peer.port, type=socket.SOCK_DGRAM)
+    loop = asyncio.get_running_loop()
+    return await asyncio.wait_for(loop.getaddrinfo(host, peer.port, type=socket.SOCK_DGRAM), RESOLVE_S)
 
 
 def next_incarnation(state_dir: str, now_s: float | None = None) -> int:
