@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from pillion_common.errors import InvalidInput, TooLarge, Unavailable
+from pillion_common.errors import InvalidInput, Unavailable
 from pillion_common.models import Model
 from pillion_log.batches import Rejected, read_batch
-from pillion_log.entries import from_text, stamp
+from pillion_log.composing import Parts, compose
+from pillion_log.cuts import MAX_ENTRY_BYTES
+from pillion_log.entries import Run, from_long_text, from_text, stamp, with_field
+from pillion_log.otlp import read_records
 from pillion_log.store.base import Appended, Done, Store
 
-MAX_TEXT_BYTES = 64 * 1024
+_UNVERIFIED = b'"Unverified":true'
 
 
 class Taken(Model, frozen=True, omit_defaults=False):
@@ -22,17 +26,30 @@ class Taken(Model, frozen=True, omit_defaults=False):
     rejected: tuple[Rejected, ...]
 
 
+class Exported(NamedTuple):
+    """The answer to log records: how many were stored, and why others were not."""
+
+    accepted: int
+    rejected: tuple[str, ...]
+
+
 class Intake:
     """Makes entries and stores them. What becomes of them is told later, once, in the loop's thread.
 
     Args:
         store: where they go.
         clock: seconds since 1970.
+        verified: whether who sends them has shown the token, or none is asked of anybody; else each entry says `"Unverified":true`.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time, *, verified: bool = True) -> None:
         self._store = store
         self._clock = clock
+        self._verified = verified
+
+    def unverified(self) -> Intake:
+        """Return an intake into the same store for those who have not shown the token."""
+        return Intake(self._store, self._clock, verified=False)
 
     def take_text(self, body: bytes, done: Done) -> None:
         """Store one classic message.
@@ -41,11 +58,11 @@ class Intake:
             done: called when it is durable, or with why it is not.
 
         Raises:
-            InvalidInput: it is empty. TooLarge: over 64 KB.
+            InvalidInput: it is empty.
         """
-        if len(body) > MAX_TEXT_BYTES:
-            raise TooLarge(f"the message is over {MAX_TEXT_BYTES} bytes; send less at a time")
-        self._store.append((from_text(body, stamp(self._clock())),), done)
+        received = stamp(self._clock())
+        run = from_text(body, received) if len(body) <= MAX_ENTRY_BYTES else from_long_text(body, received)
+        self._store.append((run if self._verified else with_field(run, _UNVERIFIED),), done)
 
     def take_batch(self, body: bytes, done: Callable[[Taken | Unavailable], None]) -> None:
         """Store the good lines of an NDJSON body. Empty lines are passed over, but counted.
@@ -64,6 +81,38 @@ class Intake:
             done(Taken(outcome.accepted, outcome.duplicates, tuple(rejected)) if isinstance(outcome, Appended) else outcome)
 
         if runs:
-            self._store.append(runs, tell)
+            self._store.append(self._marked(runs), tell)
         else:
             tell(Appended(0, 0))
+
+    def take_records(self, body: bytes, done: Callable[[Exported | Unavailable], None]) -> None:
+        """Store OpenTelemetry's log records.
+
+        Args:
+            body: an ExportLogsServiceRequest in JSON.
+            done: called when those that are entries are durable, or with why nothing was stored.
+
+        Raises:
+            InvalidInput: it is no such request. TooLarge: over 10,000 records, or too much to store at once.
+        """
+        runs, rejected = read_records(body, stamp(self._clock()))
+
+        def tell(outcome: Appended | Unavailable) -> None:
+            done(Exported(outcome.accepted, tuple(rejected)) if isinstance(outcome, Appended) else outcome)
+
+        if runs:
+            self._store.append(self._marked(runs), tell)
+        else:
+            tell(Appended(0, 0))
+
+    def make(self, parts: Parts) -> Run:
+        """Return an entry that came in by another protocol, to be given to `take_runs`."""
+        run = compose(parts, stamp(self._clock()))
+        return run if self._verified else with_field(run, _UNVERIFIED)
+
+    def take_runs(self, runs: Sequence[Run], done: Done) -> None:
+        """Store what `make` made; refused for want of room or of a working disk it can be given again."""
+        self._store.append(runs, done)
+
+    def _marked(self, runs: Sequence[Run]) -> Sequence[Run]:
+        return runs if self._verified else [with_field(run, _UNVERIFIED) for run in runs]
