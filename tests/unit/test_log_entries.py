@@ -187,6 +187,11 @@ HOSTILE = [
     "\u2069",
     "\u200f",
     "\u061c",
+    "\u2060",
+    "\ufeff",
+    "\ufff9",
+    "\U000e0001",
+    "\U000e007f",
 ]
 
 
@@ -200,6 +205,7 @@ def test_hostile_characters_are_escaped_in_storage_and_in_text(text: str) -> Non
 
 def test_escapes_in_text_read_as_in_source_code() -> None:
     assert escape_text("a\r\nb\t\x1b[1m\u202ec\x7fé") == r"a\r\nb\t\x1b[1m\u202ec\x7fé"
+    assert escape_text("a\U000e0041b") == r"a\U000e0041b"
 
 
 def test_line_over_64_kb_is_cut_and_says_so() -> None:
