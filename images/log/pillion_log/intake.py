@@ -11,7 +11,7 @@ from pillion_common.models import Model
 from pillion_log.batches import Rejected, read_batch
 from pillion_log.composing import Parts, compose
 from pillion_log.cuts import MAX_ENTRY_BYTES
-from pillion_log.entries import Run, from_long_text, from_text, stamp, with_field
+from pillion_log.entries import UNKNOWN_SERVICE, Run, from_long_text, from_text, stamp, to_run, with_field
 from pillion_log.otlp import read_records
 from pillion_log.store.base import Appended, Done, Store
 
@@ -109,6 +109,16 @@ class Intake:
         """Return an entry that came in by another protocol, to be given to `take_runs`."""
         run = compose(parts, stamp(self._clock()))
         return run if self._verified else with_field(run, _UNVERIFIED)
+
+    def make_gap(self, message: str, count: int, first: str, last: str) -> Run:
+        """Return an entry that says that so many are missing, of senders that cannot be told any more.
+
+        Args:
+            first, last: between which times they were dropped, as `stamp` writes them.
+        """
+        received = stamp(self._clock())
+        head = {"Time": received, "Received": received, "Service": UNKNOWN_SERVICE, "Level": "warning", "Message": message}
+        return to_run({**head, "Gap": count, "From": first, "To": last})
 
     def take_runs(self, runs: Sequence[Run], done: Done) -> None:
         """Store what `make` made; refused for want of room or of a working disk it can be given again."""
