@@ -37,6 +37,7 @@ from pillion_registry.notifier import Notifier
 from pillion_registry.prober import Finding, Prober, Verdict, tidy
 from pillion_registry.settings import Settings
 from pillion_registry.store.base import Acknowledged, Known, Put, Remove, SetState, Store
+from pillion_registry.timeline import Timeline, up_records
 
 _log = EventLog("registry")
 
@@ -68,6 +69,7 @@ class Registry:
             interval_s=settings.heartbeat_interval,
             timeout_s=settings.heartbeat_timeout,
         )
+        self._timeline = Timeline(self._log_services, self._channels.open, active=bool(settings.log_to), token=token, clock=clock)
         self._lanes = Lanes()
         self._coming = 0  # new instances that are being stored
         self._store_fault: str | None = None
@@ -100,9 +102,11 @@ class Registry:
         self._tasks.keep("lag meter", self._lag.run())
         self._tasks.keep("prober", self._prober.run())
         self._tasks.keep("forgetting", self._forget_old())
+        self._tasks.keep("timeline", self._timeline.run())
 
     async def stop(self) -> None:
         """Close the connections and the store. The tasks are their supervisor's to stop, before."""
+        self._timeline.close()
         self._channels.close()
         await self._store.close()
 
@@ -187,11 +191,14 @@ class Registry:
             raise InvalidInput(f"Timeout {timeout_s:g} is not between 0 and {MAX_DRAIN_S:g} seconds", code="out_of_range", field="Timeout")
         instance = self._find(instance_id)
         reason = tidy(request.reason or "") or "drained on request"
-        self._move(self._catalog.drain(instance, reason, self._clock()))
+        drained = self._catalog.drain(instance, reason, self._clock())
+        self._move(drained)
         acknowledged, waiting = await self._notifier.until_withdrawn(instance.name, instance.record.url, timeout_s)
         if waiting:
             what = f"{len(waiting)} dependents have not acknowledged within {timeout_s:g} s that {instance_id} drains"
             _log.warning("drain_unacknowledged", f"{what}, among them {waiting[0]}", instance=instance_id)
+        if drained is not None:
+            self._timeline.tell("drained", instance, what if waiting else "no dependent knows it any more")
         return Drained(instance_id, instance.state, acknowledged, waiting)
 
     def undrain(self, instance_id: str) -> InstanceView:
@@ -231,6 +238,12 @@ class Registry:
         if instance is None:
             raise NotFound(f"no instance {instance_id!r} is registered; register first", code="unknown_instance")
         return instance
+
+    def _log_services(self) -> Iterable[Record]:
+        try:
+            return up_records(self._catalog.of_name(self._settings.log_to))
+        except NotFound:
+            return ()
 
     def _listed(self, instances: Iterable[Instance]) -> InstanceList:
         return InstanceList(self._catalog.revision, self.epoch, tuple(_view(instance) for instance in instances))
@@ -296,6 +309,8 @@ class Registry:
             self._move(self._catalog.failed(instance, finding.reason, self._clock()))
         else:
             self._move(self._catalog.missed(instance, finding.reason, self._settings.heartbeat_misses, self._clock()))
+            if instance.misses == 1 and instance.state is State.UP:
+                self._timeline.tell("suspect", instance, finding.reason)
             return instance.state is State.UP or instance.retained
         return False
 
@@ -313,6 +328,7 @@ class Registry:
         names = []
         for transition in transitions:
             names.append(transition.instance.name)
+            self._timeline.note(transition)
             record = transition.instance.record
             what = transition.after.value if transition.after else "gone"
             if transition.after is State.DOWN:

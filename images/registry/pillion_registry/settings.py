@@ -15,10 +15,16 @@ from pillion_common.config import (
     parse_text,
     parse_time,
 )
+from pillion_common.names import check_name
 from pillion_common.networks import EVERYWHERE, LOOPBACK, PRIVATE, within
 
 PROGRAM = "registry"
 DESCRIPTION = "Keeps the catalogue of services, checks them, and tells each what it requires."
+
+
+def parse_service(text: str) -> str:
+    """Return a service's name, or an empty text."""
+    return check_name(text, "name") if text else text
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Settings:
     forget_after: float = option("1h", parse_time, "time after which an instance that stays down is forgotten")
     drain_timeout: float = option("5s", parse_time, "most time a drain waits for its dependents, if the request does not say")
     max_instances: int = option("20000", parse_count(1, 1_000_000), "most instances the registry takes in")
+    log_to: str = option("LogService", parse_service, "service whose providers are sent what happens here, as log entries; empty: none")
     log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
 
     def allowed_targets(self) -> tuple[Network, ...]:

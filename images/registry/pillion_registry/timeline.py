@@ -1,0 +1,242 @@
+"""Tells the log service what happens here: who registered, came up, went down and why, drained, left. One entry each, of service registry:
+
+`{"Time":"2026-01-31T12:00:00.123Z","Service":"registry","Level":"warning","Message":"GradingService at http://10.0.0.7:6000 is down:
+connection refused","Instance":"grading-1","Source":"registry/5f1c…","Seq":7,"Subject":"GradingService","Event":"down",
+"Reason":"connection refused","URL":"http://10.0.0.7:6000"}`.
+
+To note an event costs one append. All else is a task of its own: it sends batches to one provider at a time until each is acknowledged.
+What finds no room is dropped, the oldest first, and a gap entry says how many. While no log service is up nothing is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
+from typing import Any, NamedTuple
+
+from pillion_common.backoff import Backoff
+from pillion_common.clock import rfc3339
+from pillion_common.errors import PeerError
+from pillion_common.http.client import Channel
+from pillion_common.logs import EventLog
+from pillion_common.models import State
+from pillion_common.names import Url, parse_url
+from pillion_common.trust import Token
+from pillion_registry.catalog import Instance, Record, Transition
+
+SERVICE = "registry"
+MAX_WAITING = 10_000
+BATCH_EVENTS = 500
+TIMEOUT_S = 5.0
+LINGER_S = 0.1  # lets the events of one moment go together
+BACKOFF_BASE_S = 0.2
+BACKOFF_CAP_S = 10.0
+
+_WARNINGS = ("down", "suspect")
+
+_log = EventLog("timeline")
+
+
+class _Event(NamedTuple):
+    seq: int
+    time_s: float
+    what: str
+    subject: str
+    instance_id: str
+    url: str
+    reason: str
+
+
+class Timeline:
+    """Holds events until a log service has them.
+
+    Args:
+        providers: the log service's providers that are up now.
+        open_channel: opens a channel to a provider's URL, of the caller's own.
+        active: False notes nothing: nobody is to be told.
+        token: sent along to providers that registered with it, and to nobody else.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        providers: Callable[[], Iterable[Record]],
+        open_channel: Callable[[Record, Url], Channel],
+        *,
+        active: bool,
+        token: Token | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._providers = providers
+        self._open_channel = open_channel
+        self._active = active
+        self._source = f"{SERVICE}/{secrets.token_hex(8)}"  # tells this run from every other one: its events are numbered from 1
+        self._token = token
+        self._clock = clock
+        self._seqs = count(1)
+        self._waiting: deque[_Event] = deque()
+        self._dropped: list[_Event] = []  # the first and the last of those that found no room
+        self._dropped_count = 0
+        self._something = asyncio.Event()
+        self._batch: list[bytes] = []  # on its way, the same until it is acknowledged
+        self._classic: set[str] = set()  # URLs of providers that know no batches
+        self._channel: tuple[Record, Channel] | None = None
+        self._turn = 0
+        self._failing = False
+
+    # From the registry.
+
+    def note(self, transition: Transition) -> None:
+        """Note that an instance changed its state, came, or went."""
+        if what := _name_of(transition):
+            self.tell(what, transition.instance, transition.reason or "")
+
+    def tell(self, what: str, instance: Instance, reason: str) -> None:
+        """Note what happened to an instance now."""
+        if not self._active:
+            return
+        record = instance.record
+        self._waiting.append(_Event(next(self._seqs), self._clock(), what, record.name, record.instance_id, record.url, reason))
+        if len(self._waiting) > MAX_WAITING:
+            self._drop(self._waiting.popleft())
+        self._something.set()
+
+    async def run(self) -> None:
+        """Send what comes, for ever."""
+        backoff = Backoff(BACKOFF_BASE_S, BACKOFF_CAP_S)
+        while True:
+            await self._something.wait()
+            await asyncio.sleep(LINGER_S)
+            self._something.clear()
+            while self._fill():
+                record = self._choose()
+                if record is None:
+                    break  # whoever comes up is an event
+                fault = await self._send(record)
+                self._tell_turn(fault)
+                if fault:
+                    self._turn += 1
+                    await asyncio.sleep(backoff.next_delay())
+                else:
+                    backoff.reset()
+                    self._batch = []
+
+    def close(self) -> None:
+        """Close the connection. What is not sent by now is in the registry's own log alone."""
+        if self._channel is not None:
+            self._channel[1].close()
+            self._channel = None
+
+    # Inside.
+
+    def _drop(self, event: _Event) -> None:
+        if not self._dropped_count:
+            _log.warning("events_dropped", f"{MAX_WAITING} events wait for a log service; from now on the oldest are dropped, and counted")
+        self._dropped_count += 1
+        self._dropped = [self._dropped[0] if self._dropped else event, event]
+
+    def _fill(self) -> bool:
+        """Make the next batch, if there is none on its way; return whether there is one."""
+        if not self._batch:
+            if self._dropped:
+                self._batch.append(_encode(self._gap()))
+                self._dropped, self._dropped_count = [], 0
+            taken = list(islice(self._waiting, BATCH_EVENTS))
+            for _ in taken:
+                self._waiting.popleft()
+            self._batch += [_encode(self._entry(event)) for event in taken]
+        return bool(self._batch)
+
+    def _choose(self) -> Record | None:
+        """Return the provider to send to: the same one as long as it answers."""
+        records = list(self._providers())
+        self._classic &= {record.url for record in records}
+        able = [record for record in records if record.url not in self._classic]
+        return able[self._turn % len(able)] if able else None
+
+    async def _send(self, record: Record) -> str:
+        """Send the batch; return what went wrong, or nothing."""
+        headers = ["Content-Type: application/x-ndjson"]
+        if self._token is not None and record.trusted:
+            headers.append(self._token.header)
+        try:
+            url = parse_url(record.url, "ServiceURL")
+            channel = self._channel_to(record, url)
+            target = url.target.rstrip("/") + "/logs"
+            answer = await channel.request("POST", target, body=b"".join(self._batch), headers=tuple(headers), timeout_s=TIMEOUT_S)
+        except PeerError as exc:
+            return exc.message
+        if answer.status in (404, 405):
+            self._classic.add(record.url)
+            return f"{record.url} takes no batches: a classic log service"
+        return "" if answer.status == 200 else f"{record.url} answered {answer.status}: {answer.body.decode('utf-8', 'replace')[:200]}"
+
+    def _channel_to(self, record: Record, url: Url) -> Channel:
+        if self._channel is None or self._channel[0] is not record:
+            self.close()
+            self._channel = record, self._open_channel(record, url)
+        return self._channel[1]
+
+    def _tell_turn(self, fault: str) -> None:
+        """Log when sending begins to fail, and when it goes on again."""
+        if fault and not self._failing:
+            _log.warning("events_wait", f"events wait for the log service: {fault}")
+        elif self._failing and not fault:
+            _log.info("events_sent", "events go to the log service again")
+        self._failing = bool(fault)
+
+    def _entry(self, event: _Event) -> dict[str, Any]:
+        what = f"{event.subject} at {event.url} is {event.what}" + (f": {event.reason}" if event.reason else "")
+        return {
+            "Time": rfc3339(event.time_s),
+            "Service": SERVICE,
+            "Level": "warning" if event.what in _WARNINGS else "info",
+            "Message": what,
+            "Instance": event.instance_id,
+            "Source": self._source,
+            "Seq": event.seq,
+            "Subject": event.subject,
+            "Event": event.what,
+            "Reason": event.reason,
+            "URL": event.url,
+        }
+
+    def _gap(self) -> dict[str, Any]:
+        first, last = self._dropped
+        return {
+            "Time": rfc3339(last.time_s),
+            "Service": SERVICE,
+            "Level": "warning",
+            "Message": f"{self._dropped_count} events of the registry are missing: no log service took them, and it holds {MAX_WAITING}",
+            "Source": self._source,
+            "Seq": last.seq,
+            "Gap": self._dropped_count,
+            "From": rfc3339(first.time_s),
+            "To": rfc3339(last.time_s),
+        }
+
+
+def up_records(instances: Iterable[Instance]) -> Iterator[Record]:
+    """Return the records of those instances that are up."""
+    return (instance.record for instance in instances if instance.state is State.UP)
+
+
+def _name_of(transition: Transition) -> str:
+    """Return what a transition is called; nothing for one that changed nothing, such as another registration of what is up."""
+    before, after, reason = transition.before, transition.after, transition.reason or ""
+    if after is None:
+        return "forgotten" if reason.startswith("forgotten") else "gone"
+    if before is after:
+        return ""
+    if after is State.STARTING:
+        return "undrained" if before is State.DRAINING and not reason else "registered"
+    return after.value
+
+
+def _encode(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
