@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from pillion_common.backoff import Backoff
 from pillion_common.clock import rfc3339
@@ -42,14 +42,8 @@ _WARNINGS = ("down", "suspect")
 _log = EventLog("timeline")
 
 
-class _Event(NamedTuple):
-    seq: int
-    time_s: float
-    what: str
-    subject: str
-    instance_id: str
-    url: str
-    reason: str
+# Its number, when, what, about whom, why. What it is called is found out when it is sent.
+_Event = tuple[int, float, Transition | str, Record, str | None]
 
 
 class Timeline:
@@ -93,18 +87,12 @@ class Timeline:
 
     def note(self, transition: Transition) -> None:
         """Note that an instance changed its state, came, or went."""
-        if what := _name_of(transition):
-            self.tell(what, transition.instance, transition.reason or "")
+        if transition.before is not transition.after:  # else it registered once more, as it does at each restart of ours
+            self._put(transition, transition.instance.record, transition.reason)
 
     def tell(self, what: str, instance: Instance, reason: str) -> None:
         """Note what happened to an instance now."""
-        if not self._active:
-            return
-        record = instance.record
-        self._waiting.append(_Event(next(self._seqs), self._clock(), what, record.name, record.instance_id, record.url, reason))
-        if len(self._waiting) > MAX_WAITING:
-            self._drop(self._waiting.popleft())
-        self._something.set()
+        self._put(what, instance.record, reason)
 
     async def run(self) -> None:
         """Send what comes, for ever."""
@@ -133,6 +121,13 @@ class Timeline:
             self._channel = None
 
     # Inside.
+
+    def _put(self, what: Transition | str, record: Record, reason: str | None) -> None:
+        if self._active:
+            self._waiting.append((next(self._seqs), self._clock(), what, record, reason))
+            if len(self._waiting) > MAX_WAITING:
+                self._drop(self._waiting.popleft())
+            self._something.set()
 
     def _drop(self, event: _Event) -> None:
         if not self._dropped_count:
@@ -191,33 +186,34 @@ class Timeline:
         self._failing = bool(fault)
 
     def _entry(self, event: _Event) -> dict[str, Any]:
-        what = f"{event.subject} at {event.url} is {event.what}" + (f": {event.reason}" if event.reason else "")
+        seq, time_s, happened, record, reason = event
+        what = happened if isinstance(happened, str) else _name_of(happened)
         return {
-            "Time": rfc3339(event.time_s),
+            "Time": rfc3339(time_s),
             "Service": SERVICE,
-            "Level": "warning" if event.what in _WARNINGS else "info",
-            "Message": what,
-            "Instance": event.instance_id,
+            "Level": "warning" if what in _WARNINGS else "info",
+            "Message": f"{record.name} at {record.url} is {what}" + (f": {reason}" if reason else ""),
+            "Instance": record.instance_id,
             "Source": self._source,
-            "Seq": event.seq,
-            "Subject": event.subject,
-            "Event": event.what,
-            "Reason": event.reason,
-            "URL": event.url,
+            "Seq": seq,
+            "Subject": record.name,
+            "Event": what,
+            "Reason": reason or "",
+            "URL": record.url,
         }
 
     def _gap(self) -> dict[str, Any]:
-        first, last = self._dropped
+        (_, first_s, *_), (last_seq, last_s, *_) = self._dropped
         return {
-            "Time": rfc3339(last.time_s),
+            "Time": rfc3339(last_s),
             "Service": SERVICE,
             "Level": "warning",
             "Message": f"{self._dropped_count} events of the registry are missing: no log service took them, and it holds {MAX_WAITING}",
             "Source": self._source,
-            "Seq": last.seq,
+            "Seq": last_seq,
             "Gap": self._dropped_count,
-            "From": rfc3339(first.time_s),
-            "To": rfc3339(last.time_s),
+            "From": rfc3339(first_s),
+            "To": rfc3339(last_s),
         }
 
 
@@ -227,12 +223,10 @@ def up_records(instances: Iterable[Instance]) -> Iterator[Record]:
 
 
 def _name_of(transition: Transition) -> str:
-    """Return what a transition is called; nothing for one that changed nothing, such as another registration of what is up."""
+    """Return what a transition is called."""
     before, after, reason = transition.before, transition.after, transition.reason or ""
     if after is None:
         return "forgotten" if reason.startswith("forgotten") else "gone"
-    if before is after:
-        return ""
     if after is State.STARTING:
         return "undrained" if before is State.DRAINING and not reason else "registered"
     return after.value
