@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,12 @@ def make() -> tuple[Intake, MemoryStore]:
 
 def take_text(intake: Intake, body: bytes) -> Any:
     told: list[Any] = []
-    intake.take_text(body, told.append)
+
+    async def run() -> None:
+        intake.take_text(body, told.append)
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
     return told.pop()
 
 

@@ -36,6 +36,7 @@ DEFAULT_LEVEL = "info"
 _ORIGIN = ("Instance", "Source", "Seq")
 OWN = frozenset(("Time", "Received", "Service", "Level", "Message", *_ORIGIN))
 _MAX_BRACKETS = len("[] - ") + 63
+_QUOTED_AS_THEY_ARE = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
 _CANONICAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 
@@ -76,14 +77,32 @@ def from_text(body: bytes, received: str) -> Run:
 
 
 def from_long_text(body: bytes, received: str) -> Run:
-    """Make an entry of a classic message that may be over 64 KB: its end is left out then.
-
-    Raises:
-        InvalidInput: there is nothing in it.
-    """
+    """Make an entry of a classic message that is over 64 KB: its end is left out."""
     kept = cut_text(body, MAX_ENTRY_BYTES)
     missing = len(body) - len(kept)
-    return with_field(from_text(kept + mark(missing).encode(), received), b'"Cut":%d' % missing) if missing else from_text(body, received)
+    return with_field(from_text(kept + mark(missing).encode(), received), b'"Cut":%d' % missing)
+
+
+def from_texts(texts: Sequence[bytes], received: str) -> list[Run]:
+    """Make entries of many classic messages: what `from_text` makes of each, all at once where that is possible.
+
+    Args:
+        texts: each without line ends at its start and its end, and not empty.
+        received: see from_text.
+
+    Returns:
+        One run, if all are plain texts of one service; else one for each.
+    """
+    first = texts[0]
+    prefix = first[: first.find(b"] - ", 0, _MAX_BRACKETS) + len("] - ")]
+    if service := _service_of(prefix.decode("latin-1")):
+        whole = b"\n".join(texts)
+        between = whole.translate(None, _QUOTED_AS_THEY_ARE)
+        # Only the line ends between them are left, and behind each of them the same service is named.
+        if len(between) == between.count(b"\n") == whole.count(b"\n" + prefix) == len(texts) - 1:
+            head = _head(received, service) + b'"'
+            return [Run(head + whole[len(prefix) :].replace(b"\n" + prefix, b'"}\n' + head) + b'"}\n', len(texts))]
+    return [from_text(text, received) for text in texts]
 
 
 def from_line(line: bytes, received: str) -> Run:

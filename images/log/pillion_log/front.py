@@ -15,19 +15,12 @@ from pillion_common.errors import Forbidden, MethodNotAllowed, StorageFull, Unav
 from pillion_common.http.interfaces import Handler, Route
 from pillion_common.http.message import Request, Response
 from pillion_common.http.promise import Promise
+from pillion_common.http.taker import Taker, Tell
 from pillion_common.trust import Token, check_token
 from pillion_log.intake import Exported, Intake, Taken
-from pillion_log.store.base import Appended
 from pillion_log.unpacking import Unpack, unpacker
 
 _STORED = Response()
-
-
-class _TextAnswer(Promise):
-    __slots__ = ()
-
-    def tell(self, outcome: Appended | Unavailable) -> None:
-        self.settle(_STORED if isinstance(outcome, Appended) else outcome)
 
 
 class _BatchAnswer(Promise):
@@ -90,10 +83,11 @@ def hot_routes(intake: Intake, gate: Gate) -> dict[bytes, Route]:
         gate: says who may write.
     """
     foreign = intake.unverified()
+    texts, foreign_texts = Taker(partial(_take_text, intake), _STORED), Taker(partial(_take_text, foreign), _STORED)
 
     def log(head: Request) -> Handler:
         _only_post(head)
-        return gate.guard(head, partial(_take_text, intake), partial(_take_text, foreign))
+        return gate.guard(head, texts, foreign_texts)
 
     def logs(head: Request) -> Handler | None:
         if head.method in ("GET", "HEAD"):
@@ -131,10 +125,8 @@ def _unpacking(unpack: Unpack | None, handler: Handler) -> Handler:
     return unpacked
 
 
-def _take_text(intake: Intake, request: Request) -> Promise:
-    answer = _TextAnswer()
-    intake.take_text(request.body, answer.tell)
-    return answer
+def _take_text(intake: Intake, body: bytes, peer: str, tell: Tell) -> None:
+    intake.take_text(body, tell)
 
 
 def _take_batch(intake: Intake, request: Request) -> Promise:

@@ -10,12 +10,10 @@ from pillion_common.errors import InvalidInput, Unavailable
 from pillion_common.models import Model
 from pillion_log.batches import Rejected, read_batch
 from pillion_log.composing import Parts, compose
-from pillion_log.cuts import MAX_ENTRY_BYTES
-from pillion_log.entries import UNKNOWN_SERVICE, Run, from_long_text, from_text, stamp, to_run, with_field
+from pillion_log.entries import UNKNOWN_SERVICE, Run, stamp, to_run, with_field
 from pillion_log.otlp import read_records
-from pillion_log.store.base import Appended, Done, Store
-
-_UNVERIFIED = b'"Unverified":true'
+from pillion_log.store.base import Appended, Done
+from pillion_log.texts import Sink, Texts
 
 
 class Taken(Model, frozen=True, omit_defaults=False):
@@ -33,23 +31,33 @@ class Exported(NamedTuple):
     rejected: tuple[str, ...]
 
 
+class _Marking:
+    """A store in which each entry says that nobody has vouched for it."""
+
+    def __init__(self, store: Sink) -> None:
+        self._store = store
+
+    def append(self, runs: Sequence[Run], done: Done) -> None:
+        """Keep the entries, marked."""
+        self._store.append([with_field(run, b'"Unverified":true') for run in runs], done)
+
+
 class Intake:
     """Makes entries and stores them. What becomes of them is told later, once, in the loop's thread.
 
     Args:
         store: where they go.
         clock: seconds since 1970.
-        verified: whether who sends them has shown the token, or none is asked of anybody; else each entry says `"Unverified":true`.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time, *, verified: bool = True) -> None:
+    def __init__(self, store: Sink, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
-        self._verified = verified
+        self._texts = Texts(store, clock)
 
     def unverified(self) -> Intake:
-        """Return an intake into the same store for those who have not shown the token."""
-        return Intake(self._store, self._clock, verified=False)
+        """Return an intake into the same store for those who have not shown the token: each of their entries says `"Unverified":true`."""
+        return Intake(_Marking(self._store), self._clock)
 
     def take_text(self, body: bytes, done: Done) -> None:
         """Store one classic message.
@@ -60,9 +68,7 @@ class Intake:
         Raises:
             InvalidInput: it is empty.
         """
-        received = stamp(self._clock())
-        run = from_text(body, received) if len(body) <= MAX_ENTRY_BYTES else from_long_text(body, received)
-        self._store.append((run if self._verified else with_field(run, _UNVERIFIED),), done)
+        self._texts.take(body, done)
 
     def take_batch(self, body: bytes, done: Callable[[Taken | Unavailable], None]) -> None:
         """Store the good lines of an NDJSON body. Empty lines are passed over, but counted.
@@ -81,7 +87,7 @@ class Intake:
             done(Taken(outcome.accepted, outcome.duplicates, tuple(rejected)) if isinstance(outcome, Appended) else outcome)
 
         if runs:
-            self._store.append(self._marked(runs), tell)
+            self._store.append(runs, tell)
         else:
             tell(Appended(0, 0))
 
@@ -101,14 +107,13 @@ class Intake:
             done(Exported(outcome.accepted, tuple(rejected)) if isinstance(outcome, Appended) else outcome)
 
         if runs:
-            self._store.append(self._marked(runs), tell)
+            self._store.append(runs, tell)
         else:
             tell(Appended(0, 0))
 
     def make(self, parts: Parts) -> Run:
         """Return an entry that came in by another protocol, to be given to `take_runs`."""
-        run = compose(parts, stamp(self._clock()))
-        return run if self._verified else with_field(run, _UNVERIFIED)
+        return compose(parts, stamp(self._clock()))
 
     def make_gap(self, message: str, count: int, first: str, last: str) -> Run:
         """Return an entry that says that so many are missing, of senders that cannot be told any more.
@@ -123,6 +128,3 @@ class Intake:
     def take_runs(self, runs: Sequence[Run], done: Done) -> None:
         """Store what `make` made; refused for want of room or of a working disk it can be given again."""
         self._store.append(runs, done)
-
-    def _marked(self, runs: Sequence[Run]) -> Sequence[Run]:
-        return runs if self._verified else [with_field(run, _UNVERIFIED) for run in runs]

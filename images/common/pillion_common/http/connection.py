@@ -13,11 +13,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from pillion_common.errors import InvalidInput, PillionError, Unavailable
-from pillion_common.http.heads import END, MAX_HEAD_BYTES, KnownHeads
+from pillion_common.http.heads import END, MAX_HEAD_BYTES, KnownHead, KnownHeads
 from pillion_common.http.interfaces import Handler, Limits, StreamingHandler
 from pillion_common.http.message import Request, Response, error_response
 from pillion_common.http.parsing import RequestParser, Stage
-from pillion_common.http.promise import Outcome, Promise
+from pillion_common.http.promise import Promise
+from pillion_common.http.taker import Taker
 from pillion_common.logs import EventLog
 
 _log = EventLog("http")
@@ -72,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._limits = server.limits
         self._waiting: deque[Request] = deque()
-        self._answering: asyncio.Future[Any] | Promise | None = None
+        self._answering: asyncio.Future[Any] | Promise | KnownHead | None = None
         self._found: tuple[Request, Handler] | None = None  # what the last request was routed to
         self._last_words: PillionError | None = None  # a refusal that waits until the answers before it are out
         self._writable = True
@@ -118,7 +119,10 @@ class Connection(asyncio.Protocol):
         end = data.find(END, 0, MAX_HEAD_BYTES) + 4
         known = self._server.known.get(data[:end])
         if known is not None and len(data) - end == known.length:
-            self._begin(known.again(self.peer, data[end:]), known.handler)
+            if known.taker is not None:
+                self._hand_in(known, known.taker, data[end:])
+            else:
+                self._begin(known.again(self.peer, data[end:]), known.handler)
             return
         self._found = None
         if self._take(data) == 1 and self._found is not None and self._parser.stage is Stage.NONE:
@@ -194,7 +198,21 @@ class Connection(asyncio.Protocol):
             self._answering = answering = asyncio.ensure_future(outcome)
             answering.add_done_callback(partial(self._answered, request))
 
-    def _settled(self, request: Request, outcome: Outcome) -> None:
+    def _hand_in(self, known: KnownHead, taker: Taker, body: bytes) -> None:
+        """Give a body to the taker that its head belongs to."""
+        self._deadline = 0.0
+        self._answering = known
+        try:
+            taker.take(body, self.peer, self._taken)
+        except Exception as exc:  # as in _begin
+            self._taken(exc)
+
+    def _taken(self, outcome: object) -> None:
+        known = self._answering
+        if isinstance(known, KnownHead) and known.taker is not None:
+            self._settled(known.request, outcome if isinstance(outcome, Exception) else known.taker.receipt)
+
+    def _settled(self, request: Request, outcome: Response | Exception) -> None:
         self._answering = None
         self._respond(request, outcome if isinstance(outcome, Response) else _explain(request, outcome))
         if self._waiting or self._last_words or self._read_paused:

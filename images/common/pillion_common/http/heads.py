@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pillion_common.http.interfaces import Handler
 from pillion_common.http.message import Request
+from pillion_common.http.taker import Taker
 
 MAX_HEADS = 256
 MAX_HEAD_BYTES = 1024
@@ -23,6 +24,7 @@ class KnownHead(NamedTuple):
     request: Request  # without its body
     length: int
     handler: Handler
+    taker: Taker | None  # the handler, if it is one
 
     def again(self, peer: str, body: bytes) -> Request:
         """Return the request that came in with this head and that body; it may be one that was returned before."""
@@ -50,4 +52,6 @@ class KnownHeads(dict[bytes, KnownHead]):
         ):
             if len(self) >= MAX_HEADS:
                 self.clear()
-            self[data[:end]] = KnownHead(request.again(request.peer, b""), len(request.body), handler)
+            self[data[:end]] = KnownHead(
+                request.again(request.peer, b""), len(request.body), handler, handler if isinstance(handler, Taker) else None
+            )
