@@ -27,7 +27,7 @@ def registry(*words: str, store: str = "memory:") -> contextlib.AbstractContextM
 
 def log_service(folder: Path) -> contextlib.AbstractContextManager[Program]:
     """Run a log service that keeps everything, so that it can be counted afterwards."""
-    return _served("log", "--store", f"files:{folder}", "--log-keep", "10000")
+    return _served("log", "--store", f"files:{folder}")
 
 
 def sidecar(registry: Program, folder: Path, name: str, requires: str = "") -> contextlib.AbstractContextManager[Program]:

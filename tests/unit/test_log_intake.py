@@ -53,7 +53,7 @@ def take_records(intake: Intake, body: bytes) -> Any:
 
 def entries(store: MemoryStore) -> list[dict[str, Any]]:
     with store.blocks() as blocks:
-        return [json.loads(line) for block in reversed(list(blocks)) for line in block.lines()]
+        return [json.loads(line) for block in reversed(list(blocks)) for line in block.read().splitlines()]
 
 
 def messages(store: MemoryStore) -> list[str]:

@@ -14,11 +14,13 @@ NOW_S = 1769860800.0  # 2026-01-31T12:00:00Z
 class CountedBlock:
     """A block that knows how often it was read."""
 
+    start, end, summary = 0, 1, None
+
     def __init__(self, *lines: bytes) -> None:
-        self._lines = list(lines)
+        self._lines = b"".join(line + b"\n" for line in lines)
         self.reads = 0
 
-    def lines(self) -> list[bytes]:
+    def read(self) -> bytes:
         self.reads += 1
         return self._lines
 
@@ -84,8 +86,8 @@ def test_scan_ends_an_hour_before_since_because_clocks_differ() -> None:
     assert (blocks[2].reads, blocks[3].reads) == (2, 0)
 
 
-def test_damaged_lines_are_passed_over() -> None:
-    assert ask([CountedBlock(b"{torn", b"\x00\xff", entry("good"), b"[]")]) == ["good"]
+def test_damaged_lines_and_checksums_are_passed_over() -> None:
+    assert ask([CountedBlock(b"{torn", b"\x00\xff", entry("good"), b"[]", b'{"Check":"8c736521","Bytes":212}')]) == ["good"]
 
 
 def test_text_shows_time_service_level_message_on_one_line() -> None:

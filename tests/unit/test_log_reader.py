@@ -16,7 +16,9 @@ from pillion_log.store.memory import MemoryStore
 
 
 class BrokenBlock:
-    def lines(self) -> list[bytes]:
+    start, end, summary = 0, 1, None
+
+    def read(self) -> bytes:
         raise OSError(5, "Input/output error")
 
 
@@ -28,7 +30,7 @@ class BrokenStore(MemoryStore):
         self._opens = opens
 
     @contextmanager
-    def blocks(self) -> Iterator[Iterator[Block]]:
+    def blocks(self, after: int = 0, newest_first: bool = True) -> Iterator[Iterator[Block]]:
         if not self._opens:
             raise OSError(24, "Too many open files")
         with super().blocks() as found:

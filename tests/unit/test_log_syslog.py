@@ -16,7 +16,7 @@ from pillion_common.errors import StorageFull
 from pillion_common.networks import LOOPBACK, PRIVATE
 from pillion_log.entries import Run
 from pillion_log.intake import Intake
-from pillion_log.store.base import Appended, Done
+from pillion_log.store.base import Appended, Done, ServiceCount
 from pillion_log.store.memory import MemoryStore
 from pillion_log.syslog import outbox, service, tcp, udp
 from pillion_log.syslog.reading import Reading
@@ -53,7 +53,7 @@ class MoodyStore(MemoryStore):
 
     def entries(self) -> list[dict[str, Any]]:
         with self.blocks() as blocks:
-            return [json.loads(line) for block in reversed(list(blocks)) for line in block.lines()]
+            return [json.loads(line) for block in reversed(list(blocks)) for line in block.read().splitlines()]
 
     def messages(self) -> list[str]:
         return [entry["Message"] for entry in self.entries()]
@@ -165,7 +165,7 @@ async def test_sender_is_read_no_further_while_the_store_is_busy_and_nothing_is_
         assert not sending.done()  # 22 MB are more than both ends hold
         assert connection._outbox._bytes < 2 * tcp.MAX_WAITING_BYTES
         store.go_on()
-        await until(lambda: len(store._lines) == 100_000, 30.0)
+        await until(lambda: store.stats().services.get("a", ServiceCount()).lines == 100_000, 30.0)
         await sending
     assert [int(message.split()[0]) for message in store.messages()] == list(range(100_000))
 

@@ -59,7 +59,7 @@ def take_all(store: MemoryStore, bodies: Sequence[bytes]) -> list[Any]:
 
 def messages(store: MemoryStore) -> list[str]:
     with store.blocks() as blocks:
-        return [json.loads(line)["Message"] for block in reversed(list(blocks)) for line in block.lines()]
+        return [json.loads(line)["Message"] for block in reversed(list(blocks)) for line in block.read().splitlines()]
 
 
 def test_texts_of_one_service_become_one_run() -> None:

@@ -20,6 +20,7 @@ from pillion_log.reader import Reader
 from pillion_log.settings import DESCRIPTION, PROGRAM, Settings
 from pillion_log.store import open_store
 from pillion_log.store.base import Store
+from pillion_log.store.files import FileOptions
 from pillion_log.syslog.service import SyslogService
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = config.load(Settings, PROGRAM, sys.argv[1:] if argv is None else argv, os.environ, DESCRIPTION)
         token = Token.load(settings.token_file)
-        store = open_store(settings.store, settings.log_rotate, settings.log_keep)
+        store = open_store(settings.store, FileOptions(settings.log_rotate, settings.log_rotate_age))
     except ConfigError as exc:
         return lifecycle.refuse(PROGRAM, exc)
     logs.set_up(PROGRAM, settings.log_level)

@@ -54,6 +54,11 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     length: int = 1
     source: str = ""
     seqs: Sequence[int] = ()
+    # What spares the store a look at the lines. Without a service it looks at each; so it must if there is a gap entry among them.
+    service: str = ""  # of all entries
+    received: str = ""
+    first_time: str = ""  # the least and the greatest Time; without them it is `received`
+    last_time: str = ""
 
 
 def from_text(body: bytes, received: str) -> Run:
@@ -140,7 +145,8 @@ def from_line(line: bytes, received: str) -> Run:
 
 def to_run(stored: dict[str, Any], source: str = "", seq: int | None = None) -> Run:
     """Return an entry whose fields are all valid, as the store takes it."""
-    return Run(escape_json(_encode(stored)) + b"\n", 1, source, () if seq is None else (seq,))
+    known = (stored["Service"], stored["Received"], stored["Time"], stored["Time"]) if "Gap" not in stored else ()
+    return Run(escape_json(_encode(stored)) + b"\n", 1, source, () if seq is None else (seq,), *known)
 
 
 def with_field(run: Run, field: bytes) -> Run:
@@ -150,7 +156,7 @@ def with_field(run: Run, field: bytes) -> Run:
         field: in JSON, e.g. `"Unverified":true`; no entry has one of that name.
     """
     # No string holds a line end: each of these is the end of an entry.
-    return Run(run.lines.replace(b"}\n", b",%b}\n" % field), run.length, run.source, run.seqs)
+    return msgspec.structs.replace(run, lines=run.lines.replace(b"}\n", b",%b}\n" % field))
 
 
 def stamp(epoch_s: float) -> str:

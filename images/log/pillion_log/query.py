@@ -1,6 +1,6 @@
 """Finds entries: the question a client asks, and the scan that answers it block by block, with bounded memory.
 
-Order is the order of arrival. Rules are pure; only Block.lines reads.
+Order is the order of arrival. Rules are pure; only Block.read reads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pillion_common.errors import InvalidInput
 from pillion_common.names import check_name
 from pillion_log.entries import canonical_time, stamp
 from pillion_log.escapes import escape_text
-from pillion_log.store.base import Block
+from pillion_log.store.base import CHECK, Block
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000
@@ -70,7 +70,9 @@ class Query:
         """
         found = []
         oldest = ""
-        for line in block.lines():
+        for line in block.read().split(b"\n"):
+            if not line or line.startswith(CHECK):
+                continue
             try:
                 stored = _decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError):

@@ -9,11 +9,11 @@ from pillion_common.config import (
     Network,
     option,
     parse_address,
-    parse_count,
     parse_level,
     parse_networks,
     parse_size,
     parse_text,
+    parse_time,
 )
 from pillion_common.networks import EVERYWHERE
 
@@ -55,8 +55,8 @@ class Settings:
         "networks whose clients may write without the token, as classic clients do, comma-separated; "
         "all while no token is set, none once one is",
     )
-    log_rotate: int = option("64M", parse_rotate, "size at which entries.log is put aside and a new one begins")
-    log_keep: int = option("8", parse_count(2, 10_000), "how many files are kept, the growing one among them; older ones are removed")
+    log_rotate: int = option("64M", parse_rotate, "size at which a file of the log ends and a new one begins")
+    log_rotate_age: float = option("1d", parse_time, "age at which a file of the log ends and a new one begins")
     log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
 
     def exempt_networks(self) -> tuple[Network, ...]:

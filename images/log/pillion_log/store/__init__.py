@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pillion_common.errors import ConfigError
 from pillion_log.store.base import Store
 from pillion_log.store.memory import MemoryStore
 
+if TYPE_CHECKING:
+    from pillion_log.store.files import FileOptions
 
-def open_store(uri: str, rotate_bytes: int, keep: int) -> Store:
+
+def open_store(uri: str, options: FileOptions) -> Store:
     """Return the store of a URI: `memory:` or `files:DIR`.
 
     Args:
-        rotate_bytes: how large a file may grow.
-        keep: how many files are kept.
+        options: how files are kept.
 
     Raises:
         ConfigError: no such kind of store.
@@ -25,5 +28,5 @@ def open_store(uri: str, rotate_bytes: int, keep: int) -> Store:
     if kind == "files" and rest:
         from pillion_log.store.files import FileStore
 
-        return FileStore(Path(rest), rotate_bytes, keep)
+        return FileStore(Path(rest), options)
     raise ConfigError([f"--store {uri!r} is not a store; use files:DIR or memory:"])

@@ -1,0 +1,149 @@
+"""What a start makes of the files it finds: torn tails, damage, an earlier version's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pillion_log.store import recovery
+from pillion_log.store.base import CHECK
+from pillion_log.store.checks import check_line, find_groups
+from pillion_log.store.folder import Folder
+from pillion_log.store.segments import segment_path
+from pillion_log.store.snapshot import Snapshot, read_snapshot, write_snapshot
+from pillion_log.store.sources import Mark, Sources
+
+NOW = "2026-01-31T12:00:00.123Z"
+
+
+def line(letter: str, service: str = "A") -> bytes:
+    return f'{{"Time":"{NOW}","Received":"{NOW}","Service":"{service}","Message":"{letter}","Source":"s","Seq":{ord(letter)}}}\n'.encode()
+
+
+def group(*letters: str) -> bytes:
+    lines = b"".join(map(line, letters))
+    return lines + check_line(lines)
+
+
+def opened(path: Path, sources: Sources | None = None) -> Folder:
+    folder = Folder(path)
+    folder.open(sources or Sources())
+    folder.close()
+    return folder
+
+
+def read(folder: Folder) -> bytes:
+    with folder.blocks(newest_first=False) as found:
+        return b"".join(line for block in found for line in block.read().splitlines(True) if not line.startswith(CHECK))
+
+
+def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, object]]:
+    return [record.fields for record in caplog.records if record.event == name]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("tail", "entries"),
+    [
+        (b"torn", 1),
+        (b"\0" * 5000, 1),
+        (line("x"), 1),
+        (group("x", "y", "z")[:-1], 3),
+        (line("x") + line("y") + check_line(line("x") + line("z")), 2),
+    ],
+    ids=["half a line", "zeros", "no checksum", "half a checksum", "wrong checksum"],
+)
+def test_torn_tail_is_cut_off_and_told(tmp_path: Path, tail: bytes, entries: int, caplog: pytest.LogCaptureFixture) -> None:
+    path = segment_path(tmp_path, 0)
+    path.write_bytes(group("a", "b") + tail)
+    sources = Sources()
+    folder = opened(tmp_path, sources)
+    assert path.read_bytes() == group("a", "b")
+    assert read(folder) == line("a") + line("b")
+    found = events(caplog, "torn_tail")
+    assert [found[0]["bytes"], len(found)] == [len(tail), 1]
+    assert found[0]["entries"] in (entries, entries + 1)
+    assert sources.copy() == {"s": Mark(ord("b"), NOW)}
+
+
+def test_segment_of_nothing_but_a_torn_tail_holds_nothing(tmp_path: Path) -> None:
+    segment_path(tmp_path, 0).write_bytes(b"torn")
+    assert read(opened(tmp_path)) == b""
+    assert segment_path(tmp_path, 0).read_bytes() == b""
+
+
+def test_damage_amid_groups_is_told_counted_and_passed_over_and_nothing_is_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = bytearray(group("a") + group("b") + group("c"))
+    content[len(group("a")) + 5] ^= 1
+    path = segment_path(tmp_path, 0)
+    path.write_bytes(content)
+    folder = opened(tmp_path)
+    assert path.read_bytes() == content
+    assert folder.damaged == 1
+    assert events(caplog, "damaged_segment") == [{"first": len(group("a")), "last": len(group("a")) + len(group("b"))}]
+    stats = folder.stats().services["A"]
+    assert (stats.lines, stats.bytes) == (3, 3 * len(line("a")))  # a flipped bit in a key leaves it an entry for the eye
+    assert read(folder).count(b"\n") == 3
+
+
+def test_damaged_end_of_a_segment_that_is_not_the_newest_is_no_torn_tail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    segment_path(tmp_path, 0).write_bytes(group("a") + line("b") + b"\0\0\0")
+    segment_path(tmp_path, 1000).write_bytes(group("c"))
+    folder = opened(tmp_path)
+    assert read(folder) == line("a") + line("b") + line("c")
+    assert folder.damaged == 1
+    assert len(events(caplog, "torn_tail")) == 0
+    assert segment_path(tmp_path, 0).stat().st_size == len(group("a") + line("b")) + 3
+
+
+def test_checksum_that_an_app_imitates_vouches_for_nothing() -> None:
+    inner = check_line(b"x")[:-1]
+    data = b'{"Time":"","x":' + inner + b"}\n"
+    assert find_groups(data + check_line(data)) == ([len(data) + len(check_line(data))], [], len(data) + len(check_line(data)))
+    assert find_groups(b"y\n" + inner + b"\n").whole == 0
+
+
+def test_blocks_begin_and_end_with_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "BLOCK_BYTES", 300)
+    segment_path(tmp_path, 0).write_bytes(group("a") + group("b") + group("c") + group("d"))
+    with opened(tmp_path).blocks(newest_first=False) as found:
+        blocks = [(block.start, block.read(), block.summary and block.summary.services["A"].lines) for block in found]
+    assert blocks == [(0, group("a") + group("b"), 2), (len(group("a")) * 2, group("c") + group("d"), 2)]
+
+
+def test_earlier_versions_files_become_segments_in_their_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "entries.log").write_bytes(line("d") + b"torn")
+    (tmp_path / "entries.1.log").write_bytes(line("c"))
+    (tmp_path / "entries.10.log").write_bytes(line("a") + b"damaged\n" + line("b"))
+    (tmp_path / "entries.notes.log").write_bytes(b"not ours")
+    sources = Sources()
+    folder = opened(tmp_path, sources)
+    assert read(folder) == line("a") + b"damaged\n" + line("b") + line("c") + line("d")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "00000000000000000000.lines",
+        f"{2 * len(line('a')) + 8:020d}.lines",
+        f"{3 * len(line('a')) + 8:020d}.lines",
+        "entries.notes.log",
+        "lock",
+    ]
+    assert sources.copy()["s"].seq == ord("d")
+    assert events(caplog, "torn_tail") == [{"bytes": 4, "entries": 1}]
+    assert read(opened(tmp_path)) == read(folder)
+
+
+def test_take_over_that_was_interrupted_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "00000000000000000000.lines").write_bytes(line("a"))
+    (tmp_path / "entries.log").write_bytes(line("b"))
+    assert read(opened(tmp_path)) == line("a") + line("b")
+
+
+def test_snapshot_that_is_damaged_is_none(tmp_path: Path) -> None:
+    assert read_snapshot(tmp_path) is None
+    write_snapshot(tmp_path, Snapshot(5, True, {"a": Mark(7, NOW)}))
+    assert read_snapshot(tmp_path) == Snapshot(5, True, {"a": Mark(7, NOW)})
+    content = (tmp_path / "sources.json").read_bytes()
+    for broken in (b"", content[:-1], content.replace(b"7", b"8", 1), b"{}\n"):
+        (tmp_path / "sources.json").write_bytes(broken)
+        assert read_snapshot(tmp_path) is None
