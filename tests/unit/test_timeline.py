@@ -10,10 +10,11 @@ import pytest
 
 from pillion_common.errors import PeerRefused
 from pillion_common.http.answers import Answer
-from pillion_common.models import Registration, State
+from pillion_common.models import Registration
 from pillion_common.trust import Token
 from pillion_registry import timeline
-from pillion_registry.catalog import Catalog, Instance, Record, Transition
+from pillion_registry.catalog import Catalog, Instance, Record
+from pillion_registry.events import Event
 from pillion_registry.timeline import Timeline
 
 NOW_S = 1769860800.123
@@ -43,17 +44,21 @@ class Line:
 
 
 class Lab:
-    def __init__(self, *providers: str, active: bool = True, token: Token | None = None, trusted: bool = False) -> None:
+    def __init__(self, *providers: str, service: str = "LogService", token: Token | None = None, trusted: bool = False) -> None:
         self.catalog = Catalog(100)
         self.lines = {url: Line(OK) for url in providers}
-        self.up = [self.record("LogService", url, trusted) for url in providers]
-        self.timeline = Timeline(lambda: self.up, self._open, active=active, token=token, clock=lambda: NOW_S)
-        self.grading = Instance(self.record("GradingService", "http://10.0.0.7:6000"), State.UP, NOW_S)
+        self.timeline = Timeline(self.catalog, self._open, service, token, lambda: NOW_S)
+        for url in providers:
+            self.register("LogService", url, trusted)
         self._task: asyncio.Task[None] | None = None
 
-    def record(self, name: str, url: str, trusted: bool = False) -> Record:
-        given = Registration(name, url, instance_id=f"{name}-1")
-        return self.catalog.decide(given, "10.0.0.7", NOW_S, trusted).record
+    def register(self, name: str, url: str, trusted: bool = False) -> Instance:
+        decision = self.catalog.decide(Registration(name, url), "10.0.0.7", NOW_S, trusted)
+        self.catalog.accept(decision, NOW_S)
+        instance = self.catalog.get(decision.record.instance_id)
+        assert instance is not None
+        self.catalog.passed(instance, NOW_S)
+        return instance
 
     def _open(self, record: Record, url: object) -> Any:
         return self.lines[record.url]
@@ -67,8 +72,8 @@ class Lab:
             await asyncio.gather(self._task, return_exceptions=True)
         self.timeline.close()
 
-    def happened(self, before: State | None, after: State | None, reason: str | None = None) -> None:
-        self.timeline.note(Transition(self.grading, before, after, reason))
+    def happened(self, kind: str, reason: str | None = None) -> None:
+        self.timeline.note(Event(1, NOW_S, 1, kind, "GradingService", "grading-1", "http://10.0.0.7:6000", reason=reason))
 
     def sent(self, url: str) -> list[dict[str, Any]]:
         return [json.loads(line) for body in self.lines[url].bodies for line in body.splitlines()]
@@ -93,7 +98,7 @@ OTHER = "http://10.0.0.8:4000/base"
 async def test_event_becomes_an_entry_about_the_instance() -> None:
     lab = Lab(LOG)
     await lab.start()
-    lab.happened(State.UP, State.DOWN, "connection refused")
+    lab.happened("down", "connection refused")
     await until(lambda: lab.sent(LOG))
     (entry,) = lab.sent(LOG)
     assert entry.pop("Source").startswith("registry/")
@@ -102,7 +107,7 @@ async def test_event_becomes_an_entry_about_the_instance() -> None:
         "Service": "registry",
         "Level": "warning",
         "Message": "GradingService at http://10.0.0.7:6000 is down: connection refused",
-        "Instance": "GradingService-1",
+        "Instance": "grading-1",
         "Seq": 1,
         "Subject": "GradingService",
         "Event": "down",
@@ -115,26 +120,33 @@ async def test_event_becomes_an_entry_about_the_instance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "reason", "name"),
+    ("kind", "reason", "message"),
     [
-        (None, State.STARTING, "registered", "registered"),
-        (State.DOWN, State.STARTING, "registered", "registered"),
-        (State.STARTING, State.UP, None, "up"),
-        (State.UP, State.DOWN, "refused", "down"),
-        (State.UP, State.DRAINING, "drained on request", "draining"),
-        (State.DRAINING, State.STARTING, None, "undrained"),
-        (State.UP, None, "deregistered", "gone"),
-        (State.DOWN, None, "forgotten after 3600 s without being up", "forgotten"),
-        (State.UP, State.UP, "registered", None),
+        ("up", None, "GradingService at http://10.0.0.7:6000 is up"),
+        ("left", "deregistered", "GradingService at http://10.0.0.7:6000 has left: deregistered"),
+        ("undrained", None, "GradingService at http://10.0.0.7:6000 is offered again"),
     ],
 )
-async def test_transition_has_a_name_unless_nothing_changed(before: Any, after: Any, reason: str | None, name: str | None) -> None:
+async def test_event_is_told_in_words(kind: str, reason: str | None, message: str) -> None:
     lab = Lab(LOG)
-    lab.happened(before, after, reason)
-    lab.timeline.tell("drained", lab.grading, "no dependent knows it any more")
+    lab.happened(kind, reason)
     await lab.start()
     await until(lambda: lab.sent(LOG))
-    assert [entry["Event"] for entry in lab.sent(LOG)] == [*([name] if name else []), "drained"]
+    (entry,) = lab.sent(LOG)
+    assert (entry["Event"], entry["Message"], entry["Level"], entry.get("Reason")) == (kind, message, "info", reason)
+    await lab.end()
+
+
+async def test_what_concerns_no_instance_is_told_without_one() -> None:
+    lab = Lab(LOG)
+    lab.timeline.note(Event(1, NOW_S, 1, "started", reason="the registry started with 3 instances"))
+    lab.timeline.tell("suspect", lab.register("Shop", "http://10.0.0.7:7000"), "did not answer within 2 s")
+    await lab.start()
+    await until(lambda: lab.sent(LOG))
+    first, second = lab.sent(LOG)
+    assert (first["Message"], first["Event"]) == ("the registry started with 3 instances", "started")
+    assert not {"Subject", "Instance", "URL"} & first.keys()
+    assert (second["Subject"], second["Event"], second["Level"]) == ("Shop", "suspect", "warning")
     await lab.end()
 
 
@@ -142,10 +154,10 @@ async def test_batch_is_sent_again_as_it_was_until_somebody_acknowledges_it() ->
     lab = Lab(LOG, OTHER)
     lab.lines[LOG].outcomes = [PeerRefused("refused"), OK]
     lab.lines[OTHER].outcomes = [Answer(503, (), b"busy"), OK]
-    lab.happened(State.UP, State.DOWN, "one")
+    lab.happened("down", "one")
     await lab.start()
     await until(lambda: len(lab.lines[LOG].bodies) == 2)
-    lab.happened(State.DOWN, State.UP)
+    lab.happened("up")
     await until(lambda: len(lab.lines[LOG].bodies) == 3)
     assert lab.lines[LOG].bodies[0] == lab.lines[LOG].bodies[1] == lab.lines[OTHER].bodies[0]
     assert [entry["Seq"] for entry in lab.sent(LOG)] == [1, 1, 2]
@@ -157,16 +169,16 @@ async def test_events_wait_while_no_log_service_is_up_and_the_oldest_give_way(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(timeline, "MAX_WAITING", 10)
-    lab = Lab(LOG)
-    up, lab.up = lab.up, []
+    lab = Lab()
+    lab.lines[LOG] = Line(OK)
     await lab.start()
     for number in range(3):
-        lab.happened(State.UP, State.DOWN, str(number))
+        lab.happened("down", str(number))
     await until(lambda: lab.timeline._batch)  # made before it was seen that nobody takes it
     for number in range(3, 20):
-        lab.happened(State.UP, State.DOWN, str(number))
-    lab.up = up
-    lab.happened(State.STARTING, State.UP, "20")
+        lab.happened("down", str(number))
+    lab.register("LogService", LOG)
+    lab.happened("up", "20")
     await until(lambda: len(lab.sent(LOG)) == 14)
     sent = lab.sent(LOG)
     assert [entry["Seq"] for entry in sent] == [1, 2, 3, 11, *range(12, 22)]
@@ -183,7 +195,7 @@ async def test_classic_log_service_is_asked_once_and_left_alone() -> None:
     lab.lines[LOG].outcomes = [Answer(404, (), b"")]
     await lab.start()
     for number in range(3):
-        lab.happened(State.UP, State.DOWN, str(number))
+        lab.happened("down", str(number))
         await until(lambda number=number: len(lab.lines[OTHER].bodies) == number + 1)
     assert len(lab.lines[LOG].bodies) == 1
     await lab.end()
@@ -192,7 +204,7 @@ async def test_classic_log_service_is_asked_once_and_left_alone() -> None:
 @pytest.mark.parametrize(("trusted", "headers"), [(True, 2), (False, 1)])
 async def test_token_is_sent_only_to_those_who_registered_with_it(trusted: bool, headers: int) -> None:
     lab = Lab(LOG, token=Token("a-token-of-the-tests-0123456789"), trusted=trusted)
-    lab.happened(State.UP, State.DOWN, "x")
+    lab.happened("down", "x")
     await lab.start()
     await until(lambda: lab.lines[LOG].heads)
     assert len(lab.lines[LOG].heads[0][1]) == headers
@@ -200,15 +212,15 @@ async def test_token_is_sent_only_to_those_who_registered_with_it(trusted: bool,
 
 
 async def test_nothing_is_noted_where_nobody_is_to_be_told() -> None:
-    lab = Lab(active=False)
-    lab.happened(State.UP, State.DOWN, "x")
+    lab = Lab(service="")
+    lab.happened("down", "x")
     assert not lab.timeline._waiting
 
 
 async def test_many_events_go_in_batches() -> None:
     lab = Lab(LOG)
     for number in range(1_200):
-        lab.happened(State.UP, State.DOWN, str(number))
+        lab.happened("down", str(number))
     await lab.start()
     await until(lambda: len(lab.sent(LOG)) == 1_200)
     assert [len(body.splitlines()) for body in lab.lines[LOG].bodies] == [500, 500, 200]

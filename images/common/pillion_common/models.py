@@ -114,6 +114,7 @@ class DrainRequest(Model, frozen=True):
 
     timeout: float | None = None
     reason: str | None = None
+    by: str | None = None
 
 
 class Drained(Model, frozen=True, omit_defaults=False):

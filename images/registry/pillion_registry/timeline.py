@@ -4,8 +4,9 @@
 connection refused","Instance":"grading-1","Source":"registry/5f1c…","Seq":7,"Subject":"GradingService","Event":"down",
 "Reason":"connection refused","URL":"http://10.0.0.7:6000"}`.
 
-To note an event costs one append. All else is a task of its own: it sends batches to one provider at a time until each is acknowledged.
-What finds no room is dropped, the oldest first, and a gap entry says how many. While no log service is up nothing is sent.
+A listener of the registry's Events, to which an event costs one append. All else is a task of its own: it sends batches to one provider at
+a time until each is acknowledged. What finds no room is dropped, the oldest first, and a gap entry says how many. While no log service is
+up nothing is sent.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from itertools import count, islice
 from typing import Any
 
 from pillion_common.backoff import Backoff
 from pillion_common.clock import rfc3339
-from pillion_common.errors import PeerError
+from pillion_common.errors import NotFound, PeerError
 from pillion_common.http.client import Channel
 from pillion_common.logs import EventLog
 from pillion_common.models import State
 from pillion_common.names import Url, parse_url
 from pillion_common.trust import Token
-from pillion_registry.catalog import Instance, Record, Transition
+from pillion_registry.catalog import Catalog, Instance, Record
+from pillion_registry.events import Event
 
 SERVICE = "registry"
 MAX_WAITING = 10_000
@@ -37,44 +39,42 @@ LINGER_S = 0.1  # lets the events of one moment go together
 BACKOFF_BASE_S = 0.2
 BACKOFF_CAP_S = 10.0
 
-_WARNINGS = ("down", "suspect")
+_WARNINGS = ("down", "suspect", "lost")
+_SAID = {"left": "has left", "replaced": "was replaced", "shown": "is shown again", "undrained": "is offered again"}
+
+_Numbered = tuple[int, Event]
 
 _log = EventLog("timeline")
-
-
-# Its number, when, what, about whom, why. What it is called is found out when it is sent.
-_Event = tuple[int, float, Transition | str, Record, str | None]
 
 
 class Timeline:
     """Holds events until a log service has them.
 
     Args:
-        providers: the log service's providers that are up now.
         open_channel: opens a channel to a provider's URL, of the caller's own.
-        active: False notes nothing: nobody is to be told.
+        service: the log service's name; empty: nobody is told.
         token: sent along to providers that registered with it, and to nobody else.
         clock: seconds since 1970.
     """
 
     def __init__(
         self,
-        providers: Callable[[], Iterable[Record]],
+        catalog: Catalog,
         open_channel: Callable[[Record, Url], Channel],
-        *,
-        active: bool,
+        service: str,
         token: Token | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._providers = providers
+        self._catalog = catalog
         self._open_channel = open_channel
-        self._active = active
-        self._source = f"{SERVICE}/{secrets.token_hex(8)}"  # tells this run from every other one: its events are numbered from 1
+        self._service = service
         self._token = token
         self._clock = clock
+        self._source = f"{SERVICE}/{secrets.token_hex(8)}"  # tells this run from every other one: its events are numbered from 1
+        self._token = token
         self._seqs = count(1)
-        self._waiting: deque[_Event] = deque()
-        self._dropped: list[_Event] = []  # the first and the last of those that found no room
+        self._waiting: deque[_Numbered] = deque()
+        self._dropped: list[_Numbered] = []  # the first and the last of those that found no room
         self._dropped_count = 0
         self._something = asyncio.Event()
         self._batch: list[bytes] = []  # on its way, the same until it is acknowledged
@@ -85,14 +85,19 @@ class Timeline:
 
     # From the registry.
 
-    def note(self, transition: Transition) -> None:
-        """Note that an instance changed its state, came, or went."""
-        if transition.before is not transition.after:  # else it registered once more, as it does at each restart of ours
-            self._put(transition, transition.instance.record, transition.reason)
+    def note(self, event: Event) -> None:
+        """Take an event."""
+        if self._service:
+            self._waiting.append((next(self._seqs), event))
+            if len(self._waiting) > MAX_WAITING:
+                self._drop(self._waiting.popleft())
+            self._something.set()
 
-    def tell(self, what: str, instance: Instance, reason: str) -> None:
-        """Note what happened to an instance now."""
-        self._put(what, instance.record, reason)
+    def tell(self, kind: str, instance: Instance, reason: str) -> None:
+        """Take what changed nobody's state, and is no event to anybody else."""
+        record = instance.record
+        revision = self._catalog.revision
+        self.note(Event(0, self._clock(), revision, kind, record.name, record.instance_id, record.url, reason=reason))
 
     async def run(self) -> None:
         """Send what comes, for ever."""
@@ -122,14 +127,7 @@ class Timeline:
 
     # Inside.
 
-    def _put(self, what: Transition | str, record: Record, reason: str | None) -> None:
-        if self._active:
-            self._waiting.append((next(self._seqs), self._clock(), what, record, reason))
-            if len(self._waiting) > MAX_WAITING:
-                self._drop(self._waiting.popleft())
-            self._something.set()
-
-    def _drop(self, event: _Event) -> None:
+    def _drop(self, event: _Numbered) -> None:
         if not self._dropped_count:
             _log.warning("events_dropped", f"{MAX_WAITING} events wait for a log service; from now on the oldest are dropped, and counted")
         self._dropped_count += 1
@@ -144,15 +142,22 @@ class Timeline:
             taken = list(islice(self._waiting, BATCH_EVENTS))
             for _ in taken:
                 self._waiting.popleft()
-            self._batch += [_encode(self._entry(event)) for event in taken]
+            self._batch += [_encode(self._entry(seq, event)) for seq, event in taken]
         return bool(self._batch)
 
     def _choose(self) -> Record | None:
         """Return the provider to send to: the same one as long as it answers."""
-        records = list(self._providers())
+        records = self._records()
         self._classic &= {record.url for record in records}
         able = [record for record in records if record.url not in self._classic]
         return able[self._turn % len(able)] if able else None
+
+    def _records(self) -> list[Record]:
+        """Return the log service's providers that are up."""
+        try:
+            return [instance.record for instance in self._catalog.of_name(self._service) if instance.state is State.UP]
+        except NotFound:
+            return []
 
     async def _send(self, record: Record) -> str:
         """Send the batch; return what went wrong, or nothing."""
@@ -185,51 +190,37 @@ class Timeline:
             _log.info("events_sent", "events go to the log service again")
         self._failing = bool(fault)
 
-    def _entry(self, event: _Event) -> dict[str, Any]:
-        seq, time_s, happened, record, reason = event
-        what = happened if isinstance(happened, str) else _name_of(happened)
-        return {
-            "Time": rfc3339(time_s),
+    def _entry(self, seq: int, event: Event) -> dict[str, Any]:
+        about = f"{event.service} at {event.url} {_SAID.get(event.kind, f'is {event.kind}')}: {event.reason or ''}".removesuffix(": ")
+        entry = {
+            "Time": rfc3339(event.time_s),
             "Service": SERVICE,
-            "Level": "warning" if what in _WARNINGS else "info",
-            "Message": f"{record.name} at {record.url} is {what}" + (f": {reason}" if reason else ""),
-            "Instance": record.instance_id,
+            "Level": "warning" if event.kind in _WARNINGS else "info",
+            "Message": about if event.service else event.reason or event.kind,
+            "Instance": event.instance_id,
             "Source": self._source,
             "Seq": seq,
-            "Subject": record.name,
-            "Event": what,
-            "Reason": reason or "",
-            "URL": record.url,
+            "Subject": event.service,
+            "Event": event.kind,
+            "Reason": event.reason,
+            "URL": event.url,
+            "By": event.by,
         }
+        return {name: value for name, value in entry.items() if value}
 
     def _gap(self) -> dict[str, Any]:
-        (_, first_s, *_), (last_seq, last_s, *_) = self._dropped
+        (_, first), (last_seq, last) = self._dropped
         return {
-            "Time": rfc3339(last_s),
+            "Time": rfc3339(last.time_s),
             "Service": SERVICE,
             "Level": "warning",
             "Message": f"{self._dropped_count} events of the registry are missing: no log service took them, and it holds {MAX_WAITING}",
             "Source": self._source,
             "Seq": last_seq,
             "Gap": self._dropped_count,
-            "From": rfc3339(first_s),
-            "To": rfc3339(last_s),
+            "From": rfc3339(first.time_s),
+            "To": rfc3339(last.time_s),
         }
-
-
-def up_records(instances: Iterable[Instance]) -> Iterator[Record]:
-    """Return the records of those instances that are up."""
-    return (instance.record for instance in instances if instance.state is State.UP)
-
-
-def _name_of(transition: Transition) -> str:
-    """Return what a transition is called."""
-    before, after, reason = transition.before, transition.after, transition.reason or ""
-    if after is None:
-        return "forgotten" if reason.startswith("forgotten") else "gone"
-    if after is State.STARTING:
-        return "undrained" if before is State.DRAINING and not reason else "registered"
-    return after.value
 
 
 def _encode(entry: dict[str, Any]) -> bytes:
