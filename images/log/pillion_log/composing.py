@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pillion_common.errors import InvalidInput
@@ -55,13 +56,18 @@ def compose(parts: Parts, received: str) -> Run:
 
 def service_name(text: str) -> str:
     """Return a valid name that is like the text: what no name has becomes a hyphen. `unknown` if nothing is left."""
-    name = _NO_NAME.sub("-", text[: 4 * _MAX_NAME_CHARS]).strip("-._")[:_MAX_NAME_CHARS]
-    try:
-        return check_name(name, "Service") if name else UNKNOWN_SERVICE
-    except InvalidInput:
-        return UNKNOWN_SERVICE
+    return _service_name(text[: 4 * _MAX_NAME_CHARS])
 
 
 def own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields, none of which has a name that says something about the entry itself."""
     return {(f"{name}_" if name in RESERVED else name): value for name, value in fields.items()}
+
+
+@lru_cache(maxsize=1024)
+def _service_name(text: str) -> str:
+    name = _NO_NAME.sub("-", text).strip("-._")[:_MAX_NAME_CHARS]
+    try:
+        return check_name(name, "Service") if name else UNKNOWN_SERVICE
+    except InvalidInput:
+        return UNKNOWN_SERVICE

@@ -13,6 +13,7 @@ import msgspec
 MAX_ENTRY_BYTES = 64 * 1024
 MAX_FIELDS_BYTES = 32 * 1024
 MAX_FIELDS = 64
+MAX_CHAR_BYTES = 4  # of UTF-8
 
 _encode = msgspec.json.Encoder().encode
 
@@ -30,6 +31,10 @@ def fit(message: str, fields: dict[str, Any], missing: int = 0) -> tuple[str, di
         fields: the sender's own; those that come first are kept first.
         missing: bytes that were left out already.
     """
+    if not missing and len(fields) <= MAX_FIELDS:
+        size = len(_encode(fields))
+        if size <= MAX_FIELDS_BYTES and size + MAX_CHAR_BYTES * len(message) <= MAX_ENTRY_BYTES:
+            return message, fields
     kept: dict[str, Any] = {}
     taken = 0
     for name, value in fields.items():

@@ -1,6 +1,6 @@
 """Syslog over UDP (RFC 5426): one datagram, one message. Nobody can be told to wait: what finds no room is dropped, counted, and told of.
 
-What is dropped here and what the system dropped before we read it (Linux counts that for us: SO_RXQ_OVFL) become a gap entry.
+What is dropped here and what the system dropped before we read it (Linux counts that for us: SO_MEMINFO) become a gap entry.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ MAX_WAITING_BYTES = 4 * 1024 * 1024
 RECEIVE_BYTES = 4 * 1024 * 1024  # what the system is asked to hold for us; it may give less
 AT_ONCE = 256  # datagrams read before others have their turn
 TELL_S = 1.0
+MAX_LAST_TURNS = 1_000  # at the end
 
-_RXQ_OVFL = 40  # asm-generic/socket.h
-_DROPS = struct.Struct("=I")
+_MEMINFO = 55  # asm-generic/socket.h; since Linux 4.12
+_MEMINFO_DROPS = struct.Struct("=32xI")  # the last of its nine numbers (linux/sock_diag.h)
 
 _log = EventLog("syslog")
 
@@ -88,21 +89,22 @@ class Datagrams:
 
     def start(self) -> None:
         """Read from now on."""
-        for option, value in ((socket.SO_RCVBUF, RECEIVE_BYTES), (_RXQ_OVFL, 1)):
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, option, value)
-            except OSError:
-                pass  # a system that does not know it: then less is held, or what it drops is not counted
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        except OSError:
+            pass  # then less is held
         self._loop.add_reader(self._socket, self._read)
 
     async def close(self, grace_s: float) -> None:
         """Read what is there, stop reading, and wait at most so long until all of it is kept."""
         if self._socket.fileno() < 0:
             return
-        self._read()
+        for _ in range(MAX_LAST_TURNS):
+            if not self._read():
+                break
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        self._tell()
+        self._tell(at_once=True)
         try:
             async with asyncio.timeout(grace_s):
                 while not self._outbox.empty:
@@ -111,19 +113,22 @@ class Datagrams:
             pass
         self._outbox.close()
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Read what is there, as much as is read at once; return whether more may be there."""
+        more = True
         runs: list[Run] = []
         size = 0
         for _ in range(AT_ONCE):
             try:
-                data, ancillary, _flags, sender = self._socket.recvmsg(MAX_FRAME_BYTES, 64)
+                data, sender = self._socket.recvfrom(MAX_FRAME_BYTES)
             except (BlockingIOError, InterruptedError):
+                self._note_drops()  # all that were before this moment: as long as there is room, nothing is dropped
+                more = False
                 break
             except OSError as exc:
                 _log.warn_seldom("syslog_failed", f"cannot read datagrams: {exc.strerror}")
+                more = False
                 break
-            if ancillary:
-                self._note_drops(ancillary)
             if not self._allowed(sender[0]):
                 self.refused += 1
                 _log.warn_seldom("syslog_refused", f"syslog of {sender[0]} is not taken: list its network in PILLION_CLASSIC_NETWORKS")
@@ -135,26 +140,30 @@ class Datagrams:
                 runs.append(run)
         if runs:
             self._outbox.put(runs)
+        return more
 
-    def _note_drops(self, ancillary: list[tuple[int, int, bytes]]) -> None:
-        for level, kind, value in ancillary:
-            if level == socket.SOL_SOCKET and kind == _RXQ_OVFL and len(value) == _DROPS.size:
-                (count,) = _DROPS.unpack(value)
-                if more := (count - self._dropped_by_system) & 0xFFFF_FFFF:
-                    self._dropped_by_system = count
-                    self._drop(more)
+    def _note_drops(self) -> None:
+        try:
+            (count,) = _MEMINFO_DROPS.unpack(self._socket.getsockopt(socket.SOL_SOCKET, _MEMINFO, _MEMINFO_DROPS.size))
+        except (OSError, struct.error):
+            return  # a system that does not count them
+        if more := (count - self._dropped_by_system) & 0xFFFF_FFFF:
+            self._dropped_by_system = count
+            self._drop(more)
 
     def _drop(self, count: int) -> None:
         self._missing.add(count)
         if self._teller is None:
             self._teller = self._loop.call_later(TELL_S, self._tell)
 
-    def _tell(self) -> None:
-        """Say in an entry and in our own log what was dropped, if there is room for the entry; else later."""
-        self._teller = None
+    def _tell(self, at_once: bool = False) -> None:
+        """Say in an entry and in our own log what was dropped: if there is room for the entry, or at once; else later."""
+        if self._teller is not None:
+            self._teller.cancel()
+            self._teller = None
         if not self._missing.count:
             return
-        if self._outbox.full:
+        if self._outbox.full and not at_once:
             self._teller = self._loop.call_later(TELL_S, self._tell)
             return
         count, first, last = self._missing.tell()
