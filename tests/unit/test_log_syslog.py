@@ -138,6 +138,13 @@ def test_what_cannot_be_read_is_a_message_of_service_unknown_and_counted(data: b
     assert reading.headless == 1
 
 
+def test_messages_without_a_header_are_told_of_ever_more_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    reading = Reading(Intake(MemoryStore()))
+    for _ in range(150):
+        reading.read(b"no header", "10.0.0.9")
+    assert [record.message.split()[0] for record in caplog.records] == ["1", "10", "100"]
+
+
 def test_frame_that_was_cut_says_so() -> None:
     entry = read(b"<14>1 - - a - - - " + b"x" * 100, missing=10_420_224)
     assert (entry["Message"], entry["Cut"]) == ("x" * 100 + "…[cut: 10420224 bytes]", 10_420_224)

@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pillion_common.logs import EventLog
 from pillion_common.syslog import Message, parse
 from pillion_log.composing import Parts, service_name
 from pillion_log.entries import Run
 from pillion_log.intake import Intake
+
+_log = EventLog("syslog")
 
 
 def local_offset(now_s: float) -> float:
@@ -36,6 +39,7 @@ class Reading:
         self._clock = clock
         self._offset = offset
         self.headless = 0  # messages that had no syslog header, or none that could be read
+        self._next_word = 1  # how many of them are worth a word in our own log: 1, 10, 100, …
 
     def read(self, data: bytes, peer: str, missing: int = 0) -> Run:
         """Return the entry of one message; what has no header is all message, of service unknown.
@@ -49,6 +53,10 @@ class Reading:
         message = parse(data, now_s, self._offset(now_s))
         if not message.time and not message.app:
             self.headless += 1
+            if self.headless == self._next_word:
+                self._next_word *= 10
+                what = f"{self.headless} syslog messages so far had no header that can be read, the last one of {peer}"
+                _log.warning("syslog_headless", f"{what}; they are kept as messages of service unknown", count=self.headless)
         return self._intake.make(
             Parts(message.text, message.app, message.host or peer, message.level, message.time, _fields(message), missing)
         )
