@@ -57,6 +57,7 @@ class Committer:
         settle: called in the loop's thread with each group.
         sync_every_s: what is written is made durable that often, if the appender does not do it at once.
         probe_every_s: while nothing can be written, how often that is tried.
+        echo: called in the thread with the lines of each group, after all else.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Committer:
         settle: Callable[[Group], None],
         sync_every_s: float | None = None,
         probe_every_s: float = PROBE_EVERY_S,
+        echo: Callable[[bytes], None] | None = None,
     ) -> None:
         self.fault: str | None = None
         self._appender = appender
         self._sources = sources
         self._settle = settle
+        self._echo = echo
         self._probe_every_s = probe_every_s
         self._sync_every_s = sync_every_s
         self._waiting: deque[Item] = deque()
@@ -159,6 +162,8 @@ class Committer:
     def _tell(self, group: Group) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, group)
+        if self._echo is not None and group.lines:
+            self._echo(group.lines)
 
     def _failed(self, exc: OSError) -> Unavailable:
         what = f"the log's store {self._appender.place} cannot write: {exc.strerror or exc}"
