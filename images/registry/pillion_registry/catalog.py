@@ -123,11 +123,15 @@ class Catalog:
         Raises:
             NotFound: no instance of that name was ever registered here.
         """
-        if name not in self._seen and name not in self._ids_by_name:
+        if not self.knows(name):
             raise NotFound(
                 f"no service named {name!r} was ever registered here; GET /services lists those that are", code="unknown_service"
             )
         return self.named(name)
+
+    def knows(self, name: str) -> bool:
+        """Return whether an instance of that name was ever registered here."""
+        return name in self._seen or name in self._ids_by_name
 
     def named(self, name: str) -> list[Instance]:
         """Return a service's instances, oldest first; none for a name never seen."""

@@ -50,6 +50,7 @@ from pillion_registry.lanes import Lanes
 from pillion_registry.notifier import Notifier
 from pillion_registry.prober import Finding, Prober, Verdict, tidy
 from pillion_registry.reads import Reads
+from pillion_registry.refusals import Refusals
 from pillion_registry.settings import Settings
 from pillion_registry.store.base import Acknowledged, Known, Put, Remove, SetState, Store
 from pillion_registry.views import present, view
@@ -78,14 +79,16 @@ class Registry:
         self.events = Events(clock)
         self.history = History(settings.journal_path(), settings.journal_size, settings.journal_age, self._snapshot, clock)
         self.reads = Reads(self._catalog, self.events)
+        self.refusals = Refusals()
+        self.writes = self.writes_failed = 0
         self.streams: set[object] = set()  # that are open
         self._hidden: dict[str, asyncio.TimerHandle] = {}
         self._rule = TargetRule(settings.allowed_targets())
-        self._channels = Channels(self._rule, lambda instance_id: self._prober.check_soon(instance_id))
-        self._lag = LagMeter(min(MAX_TOLERANCE_S, settings.heartbeat_timeout / 4))
-        self._prober = Prober(
+        self._channels = Channels(self._rule, lambda instance_id: self.prober.check_soon(instance_id))
+        self.lag = LagMeter(min(MAX_TOLERANCE_S, settings.heartbeat_timeout / 4))
+        self.prober = Prober(
             self._channels,
-            self._lag,
+            self.lag,
             self._checked,
             interval_s=settings.heartbeat_interval,
             timeout_s=settings.heartbeat_timeout,
@@ -105,7 +108,7 @@ class Registry:
         """
         stored = await self._store.load()
         self.epoch = stored.epoch
-        self._notifier = Notifier(
+        self.notifier = Notifier(
             self._catalog,
             self._channels,
             self._keep_acknowledged,
@@ -115,8 +118,8 @@ class Registry:
         )
         self._catalog.restore(((one.record, one.state, one.since_s, one.reason) for one in stored.instances), stored.revision)
         for index, one in enumerate(stored.instances):
-            self._prober.watch(one.record, RESTART_SPREAD_S * index / len(stored.instances))
-            self._notifier.watch(one.record, known=one.known or {})
+            self.prober.watch(one.record, RESTART_SPREAD_S * index / len(stored.instances))
+            self.notifier.watch(one.record, known=one.known or {})
         self.reads.begin(self.epoch)
         self.events.begin(await self.history.load(), stored.revision)
         self.events.listen(self.history.keep)
@@ -124,8 +127,8 @@ class Registry:
         self.events.note(STARTED, f"the registry started with {len(stored.instances)} instances", stored.revision)
         if stored.instances:
             _log.info("restored", f"{len(stored.instances)} instances come back from the store", instances=len(stored.instances))
-        self._tasks.keep("lag meter", self._lag.run())
-        self._tasks.keep("prober", self._prober.run())
+        self._tasks.keep("lag meter", self.lag.run())
+        self._tasks.keep("prober", self.prober.run())
         self._tasks.keep("forgetting", self._forget_old())
 
     async def stop(self) -> None:
@@ -177,8 +180,8 @@ class Registry:
             transitions = self._catalog.accept(decision, now)
             self._let_go(*decision.replaced)
             self._channels.renew(decision.record)
-            self._prober.watch(decision.record, healthy=decision.state is State.UP)
-            self._notifier.watch(decision.record)
+            self.prober.watch(decision.record, healthy=decision.state is State.UP)
+            self.notifier.watch(decision.record)
         renewed = earlier is not None and earlier.record.registration == registration
         self._publish(transitions, kind=RENEWED if renewed else REGISTERED)
         revision = self._catalog.revision
@@ -226,7 +229,7 @@ class Registry:
         if report.state is State.DOWN:
             self._move(self._catalog.failed(instance, tidy(report.reason or "") or "it reports itself down", self._clock()))
         elif report.state is State.UP:
-            self._prober.check_soon(instance_id)
+            self.prober.check_soon(instance_id)
         else:
             raise InvalidInput("an instance reports itself up or down", code="invalid_state", field="State")
         return view(instance)
@@ -243,7 +246,7 @@ class Registry:
         instance = self._find(instance_id)
         reason = tidy(request.reason or "") or "drained on request"
         self._move(self._catalog.drain(instance, reason, self._clock()), by=by)
-        acknowledged, waiting = await self._notifier.until_withdrawn(instance.name, instance.record.url, timeout_s)
+        acknowledged, waiting = await self.notifier.until_withdrawn(instance.name, instance.record.url, timeout_s)
         if waiting:
             what = f"{len(waiting)} dependents have not acknowledged within {timeout_s:g} s that {instance_id} drains"
             _log.warning("drain_unacknowledged", f"{what}, among them {waiting[0]}", instance=instance_id)
@@ -257,7 +260,7 @@ class Registry:
         """
         instance = self._find(instance_id)
         self._move(self._catalog.undrain(instance, self._clock()), kind=UNDRAINED, by=by)
-        self._prober.check_soon(instance_id)
+        self.prober.check_soon(instance_id)
         return view(instance)
 
     def hide(self, instance_id: str, seconds: float, reason: str, by: str) -> InstanceView:
@@ -290,7 +293,7 @@ class Registry:
         instance = self._catalog.get(instance_id)
         if instance is not None and instance.hidden_until_s is not None:
             self._move(self._catalog.undrain(instance, self._clock()), kind=SHOWN)
-            self._prober.check_soon(instance_id)
+            self.prober.check_soon(instance_id)
 
     def _find(self, instance_id: str) -> Instance:
         instance = self._catalog.get(instance_id)
@@ -318,6 +321,8 @@ class Registry:
 
     def _note_kept(self, fault: PillionError | None) -> None:
         """Note how the last write ended. A state that was not kept is found out again by the first check after a restart."""
+        self.writes += 1
+        self.writes_failed += fault is not None
         self._store_fault = fault.message if fault else None
         if fault:
             _log.warn_seldom("store_failed", fault.message)
@@ -343,8 +348,8 @@ class Registry:
     def _let_go(self, *instance_ids: str) -> None:
         for instance_id in instance_ids:
             self._channels.drop(instance_id)
-            self._prober.forget(instance_id)
-            self._notifier.forget(instance_id)
+            self.prober.forget(instance_id)
+            self.notifier.forget(instance_id)
 
     def _checked(self, record: Record, finding: Finding) -> bool:
         """Take a check's outcome in; return whether a doubt is left that a check before its time would settle."""
@@ -353,7 +358,7 @@ class Registry:
             return False
         if finding.verdict is Verdict.PASSED:
             if instance.misses or instance.state is not State.UP:
-                self._notifier.kick(record.instance_id)
+                self.notifier.kick(record.instance_id)
             self._move(self._catalog.passed(instance, self._clock()))
         elif finding.verdict is Verdict.FAILED:
             self._move(self._catalog.failed(instance, finding.reason, self._clock()))
@@ -386,14 +391,14 @@ class Registry:
             replaced = transition.after is None and kind in (REGISTERED, RENEWED)
             self.events.record(transition, REPLACED if replaced else kind or what, by)
             if transition.after is State.DOWN:
-                self._notifier.release(record.instance_id)
+                self.notifier.release(record.instance_id)
             fields = {"service": record.name, "instance": record.instance_id, "url": record.url}
             reason = f": {transition.reason}" if transition.reason else ""
             if transition.before is not transition.after:
                 _log.info(f"instance_{what}", f"{record.name} at {record.url} is {what}{reason}", **fields)
             else:
                 _log.debug("instance_registered_again", f"{record.name} at {record.url} registered again", **fields)
-        self._notifier.changed(names)
+        self.notifier.changed(names)
 
     async def _forget_old(self) -> None:
         while True:
