@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
+from msgspec import UNSET
+
 from pillion_common.clock import rfc3339
 from pillion_common.errors import Conflict, InvalidInput, NotFound, PillionError
 from pillion_common.logs import EventLog
@@ -23,27 +25,16 @@ from pillion_common.models import (
     StateReport,
     check_registration,
 )
-from pillion_common.names import address_of, derive_id, parse_url
+from pillion_common.names import derive_id, parse_url
 from pillion_common.networks import TargetRule
 from pillion_common.tasks import Supervisor
 from pillion_common.trust import Token
+from pillion_registry import events
 from pillion_registry.catalog import Catalog, Instance, Record, Transition
 from pillion_registry.channels import Channels
 from pillion_registry.dependent import Dependent
-from pillion_registry.events import (
-    FORGOTTEN,
-    HIDDEN,
-    LEFT,
-    REGISTERED,
-    RENEWED,
-    REPLACED,
-    SHOWN,
-    STARTED,
-    STOPPED,
-    UNDRAINED,
-    Event,
-    Events,
-)
+from pillion_registry.doubts import Doubts
+from pillion_registry.events import Event, Events
 from pillion_registry.history import History
 from pillion_registry.lag import LagMeter
 from pillion_registry.lanes import Lanes
@@ -53,6 +44,7 @@ from pillion_registry.reads import Reads
 from pillion_registry.refusals import Refusals
 from pillion_registry.settings import Settings
 from pillion_registry.store.base import Acknowledged, Known, Put, Remove, SetState, Store
+from pillion_registry.targets import check_targets
 from pillion_registry.views import present, view
 
 _log = EventLog("registry")
@@ -80,6 +72,7 @@ class Registry:
         self.history = History(settings.journal_path(), settings.journal_size, settings.journal_age, self._snapshot, clock)
         self.reads = Reads(self._catalog, self.events)
         self.refusals = Refusals()
+        self._doubts = Doubts(self._catalog)
         self.writes = self.writes_failed = 0
         self.streams: set[object] = set()  # that are open
         self._hidden: dict[str, asyncio.TimerHandle] = {}
@@ -124,7 +117,7 @@ class Registry:
         self.events.begin(await self.history.load(), stored.revision)
         self.events.listen(self.history.keep)
         self.history.begin()
-        self.events.note(STARTED, f"the registry started with {len(stored.instances)} instances", stored.revision)
+        self.events.note(events.STARTED, f"the registry started with {len(stored.instances)} instances", stored.revision)
         if stored.instances:
             _log.info("restored", f"{len(stored.instances)} instances come back from the store", instances=len(stored.instances))
         self._tasks.keep("lag meter", self.lag.run())
@@ -136,7 +129,7 @@ class Registry:
         self._channels.close()
         for timer in self._hidden.values():
             timer.cancel()
-        self.events.note(STOPPED, "the registry stopped", self._catalog.revision)
+        self.events.note(events.STOPPED, "the registry stopped", self._catalog.revision)
         await self.history.close()
         await self._store.close()
 
@@ -163,7 +156,7 @@ class Registry:
             InvalidInput, Conflict, Unavailable, StorageFull.
         """
         check_registration(registration)
-        self._check_targets(registration, registrant)
+        check_targets(registration, registrant, self._rule)
         instance_id = registration.instance_id or derive_id(registration.service_name, registration.service_url)
         async with self._lanes.hold(instance_id, registration.service_url):
             now = self._clock()
@@ -183,9 +176,10 @@ class Registry:
             self.prober.watch(decision.record, healthy=decision.state is State.UP)
             self.notifier.watch(decision.record)
         renewed = earlier is not None and earlier.record.registration == registration
-        self._publish(transitions, kind=RENEWED if renewed else REGISTERED)
+        self._publish(transitions, kind=events.RENEWED if renewed else events.REGISTERED)
         revision = self._catalog.revision
-        return Registered(instance_id, revision, self.epoch, decision.state, self._settings.heartbeat_interval)
+        warnings = self._doubts.about(registration) or UNSET
+        return Registered(instance_id, revision, self.epoch, decision.state, self._settings.heartbeat_interval, warnings)
 
     async def deregister(self, url: str, by: str | None = None) -> int:
         """Remove every registration at a URL.
@@ -204,7 +198,7 @@ class Registry:
             found = self._catalog.at_url(url)
             if not found:
                 raise NotFound(f"nothing is registered at {url}; GET /services lists what is", code="unknown_url")
-            await self._drop(found, "deregistered", LEFT, by)
+            await self._drop(found, "deregistered", events.LEFT, by)
         return len(found)
 
     async def forget(self, instance_id: str, reason: str, by: str) -> InstanceView:
@@ -216,7 +210,7 @@ class Registry:
         instance = self._find(instance_id)
         async with self._lanes.hold(instance_id, instance.record.url):
             instance = self._find(instance_id)
-            await self._drop([instance], tidy(reason) or "forgotten on request", FORGOTTEN, by)
+            await self._drop([instance], tidy(reason) or "forgotten on request", events.FORGOTTEN, by)
         return view(instance)
 
     def report(self, instance_id: str, report: StateReport) -> InstanceView:
@@ -259,7 +253,7 @@ class Registry:
             NotFound: no such instance.
         """
         instance = self._find(instance_id)
-        self._move(self._catalog.undrain(instance, self._clock()), kind=UNDRAINED, by=by)
+        self._move(self._catalog.undrain(instance, self._clock()), kind=events.UNDRAINED, by=by)
         self.prober.check_soon(instance_id)
         return view(instance)
 
@@ -277,7 +271,7 @@ class Registry:
         transition = self._catalog.hide(instance, until_s, reason, self._clock())
         if transition is None:
             raise Conflict(f"{instance_id} is drained: nobody is offered it; undrain it first", code="draining")
-        self._move(transition, kind=HIDDEN, by=by)
+        self._move(transition, kind=events.HIDDEN, by=by)
         if (earlier := self._hidden.pop(instance_id, None)) is not None:
             earlier.cancel()
         self._hidden[instance_id] = asyncio.get_running_loop().call_later(seconds, self._show, instance_id)
@@ -292,7 +286,7 @@ class Registry:
         del self._hidden[instance_id]
         instance = self._catalog.get(instance_id)
         if instance is not None and instance.hidden_until_s is not None:
-            self._move(self._catalog.undrain(instance, self._clock()), kind=SHOWN)
+            self._move(self._catalog.undrain(instance, self._clock()), kind=events.SHOWN)
             self.prober.check_soon(instance_id)
 
     def _find(self, instance_id: str) -> Instance:
@@ -300,16 +294,6 @@ class Registry:
         if instance is None:
             raise NotFound(f"no instance {instance_id!r} is registered; register first", code="unknown_instance")
         return instance
-
-    def _check_targets(self, registration: Registration, registrant: str) -> None:
-        for field, url in (("HeartbeatURL", registration.heartbeat_url), ("ServiceUpdateURL", registration.service_update_url)):
-            host = parse_url(url, field).host if url else ""
-            if address_of(host) is not None and not self._rule.allows(host, registrant):
-                raise InvalidInput(
-                    f"{field} {host} is neither the registrant's own address ({registrant}) nor in a network of PILLION_TARGETS",
-                    code="target_not_allowed",
-                    field=field,
-                )
 
     async def _keep(self, *changes: Put | Remove) -> None:
         try:
@@ -388,8 +372,8 @@ class Registry:
             names.append(transition.instance.name)
             record = transition.instance.record
             what = transition.after.value if transition.after else "gone"
-            replaced = transition.after is None and kind in (REGISTERED, RENEWED)
-            self.events.record(transition, REPLACED if replaced else kind or what, by)
+            replaced = transition.after is None and kind in (events.REGISTERED, events.RENEWED)
+            self.events.record(transition, events.REPLACED if replaced else kind or what, by)
             if transition.after is State.DOWN:
                 self.notifier.release(record.instance_id)
             fields = {"service": record.name, "instance": record.instance_id, "url": record.url}
@@ -408,6 +392,8 @@ class Registry:
                     same = self._catalog.get(instance.record.instance_id, instance.record.generation)
                     if same is not None and same.gone:
                         try:
-                            await self._drop([same], f"forgotten after {self._settings.forget_after:g} s without being up", FORGOTTEN)
+                            await self._drop(
+                                [same], f"forgotten after {self._settings.forget_after:g} s without being up", events.FORGOTTEN
+                            )
                         except PillionError:
                             break  # logged; the next round tries again

@@ -54,6 +54,7 @@ def _show(record: Record, state: State, since_s: float, reason: str | None) -> I
         registered=rfc3339(record.registered_s),
         reason=reason,
         required_services=given.requires,
+        needs=given.needs,
         version=given.version,
         zone=given.zone,
         weight=given.weight or 1,

@@ -14,7 +14,9 @@ from pillion_common.http.tornado_handlers import Application
 from pillion_common.lifecycle import Readiness
 from pillion_common.trust import Token, check_token
 from pillion_registry.handlers.figures import MetricsHandler
+from pillion_registry.handlers.pages import PageFileHandler, PageHandler
 from pillion_registry.handlers.past import EventsHandler, ServiceHandler
+from pillion_registry.handlers.reports import GraphHandler
 from pillion_registry.handlers.streams import WatchHandler
 from pillion_registry.handlers.writes import DrainHandler, ForgetHandler, HideHandler, ServicesHandler, StateHandler, UndrainHandler
 from pillion_registry.registry import Registry
@@ -34,6 +36,9 @@ def make_application(registry: Registry, readiness: Readiness, token: Token | No
         (r"/watch", WatchHandler, needs),
         (r"/events", EventsHandler, needs),
         (r"/metrics", MetricsHandler, needs),
+        (r"/graph", GraphHandler, needs),
+        (r"/", PageHandler, needs),
+        (r"/dashboard/([^/]+)", PageFileHandler, needs),
     ]
     return Application(routes, readiness)
 
