@@ -112,3 +112,26 @@ class GraphView(Model, frozen=True, omit_defaults=False):
     services: tuple[ServiceNode, ...]
     missing: tuple[Missing, ...]
     cycles: tuple[tuple[str, ...], ...]
+
+
+class Finding(Model, frozen=True, omit_defaults=False):
+    """One reason why a consumer does or does not see a service. A `warning` may or may not be the cause."""
+
+    code: str
+    text: str
+    do: str
+    warning: bool = False
+    since: str | None = None
+    last_error: str | None = None
+    instances: tuple[str, ...] = ()
+    similar: str | None = None
+
+
+class WhyView(Model, frozen=True, omit_defaults=False):
+    """The answer to GET /why: the likeliest finding first. `registered` and `up` count the service's instances."""
+
+    consumer: str
+    service: str
+    registered: int
+    up: int
+    findings: tuple[Finding, ...]

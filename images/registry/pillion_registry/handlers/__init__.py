@@ -16,7 +16,7 @@ from pillion_common.trust import Token, check_token
 from pillion_registry.handlers.figures import MetricsHandler
 from pillion_registry.handlers.pages import PageFileHandler, PageHandler
 from pillion_registry.handlers.past import EventsHandler, ServiceHandler
-from pillion_registry.handlers.reports import GraphHandler
+from pillion_registry.handlers.reports import GraphHandler, WhyHandler
 from pillion_registry.handlers.streams import WatchHandler
 from pillion_registry.handlers.writes import DrainHandler, ForgetHandler, HideHandler, ServicesHandler, StateHandler, UndrainHandler
 from pillion_registry.registry import Registry
@@ -37,6 +37,7 @@ def make_application(registry: Registry, readiness: Readiness, token: Token | No
         (r"/events", EventsHandler, needs),
         (r"/metrics", MetricsHandler, needs),
         (r"/graph", GraphHandler, needs),
+        (r"/why", WhyHandler, needs),
         (r"/", PageHandler, needs),
         (r"/dashboard/([^/]+)", PageFileHandler, needs),
     ]
