@@ -89,8 +89,8 @@ async def test_a_replaced_instance_is_neither_checked_nor_told_any_more(lab: Lab
     await lab.register(A, instance_id="old", required_services=("Db",))
     await lab.register(A, instance_id="new")
     assert lab.there() == [("new", A)]
-    assert "old" not in lab.registry._prober._targets
-    assert "old" not in lab.registry._notifier._outboxes
+    assert "old" not in lab.registry.prober._targets
+    assert "old" not in lab.registry.notifier._outboxes
 
 
 async def test_the_bound_on_instances_holds_for_registrations_at_once() -> None:

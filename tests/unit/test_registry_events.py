@@ -39,18 +39,18 @@ def test_a_registration_in_the_same_words_is_a_change_for_watchers_and_no_event(
 def test_changes_and_events_after_a_place_are_found_until_they_are_too_old() -> None:
     all_events = Events(lambda: 12.5)
     all_events.begin(100, 1000)
-    for number in range(1, 4097):
+    for number in range(1, 2049):
         all_events.record(transition(1000 + number), events.UP)
-    assert [change.revision for change in all_events.changes_since(5093) or []] == [5094, 5095, 5096]
-    assert [event.number for event in all_events.events_since(4194) or []] == [4195, 4196]
-    assert all_events.changes_since(5096) == []
-    assert all_events.events_since(4196) == []
-    assert len(all_events.changes_since(1000) or []) == 4096
-    assert len(all_events.events_since(100) or []) == 4096
-    all_events.record(transition(5097), events.UP)
+    assert [change.revision for change in all_events.changes_since(3045) or []] == [3046, 3047, 3048]
+    assert [event.number for event in all_events.events_since(2146) or []] == [2147, 2148]
+    assert all_events.changes_since(3048) == []
+    assert all_events.events_since(2148) == []
+    assert len(all_events.changes_since(1000) or []) == 2048
+    assert len(all_events.events_since(100) or []) == 2048
+    all_events.record(transition(3049), events.UP)
     assert all_events.changes_since(1000) is None
     assert all_events.events_since(100) is None
-    assert len(all_events.changes_since(1001) or []) == 4096
+    assert len(all_events.changes_since(1001) or []) == 2048
 
 
 def test_what_happened_before_the_start_is_not_known() -> None:

@@ -70,7 +70,6 @@ class Lab:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self.timeline.close()
 
     def happened(self, kind: str, reason: str | None = None) -> None:
         self.timeline.note(Event(1, NOW_S, 1, kind, "GradingService", "grading-1", "http://10.0.0.7:6000", reason=reason))
@@ -140,7 +139,10 @@ async def test_event_is_told_in_words(kind: str, reason: str | None, message: st
 async def test_what_concerns_no_instance_is_told_without_one() -> None:
     lab = Lab(LOG)
     lab.timeline.note(Event(1, NOW_S, 1, "started", reason="the registry started with 3 instances"))
-    lab.timeline.tell("suspect", lab.register("Shop", "http://10.0.0.7:7000"), "did not answer within 2 s")
+    shop = lab.register("Shop", "http://10.0.0.7:7000")
+    for _ in range(2):
+        lab.catalog.missed(shop, "did not answer within 2 s", 9, NOW_S)
+        lab.timeline.missed(shop, "did not answer within 2 s")  # once is enough
     await lab.start()
     await until(lambda: lab.sent(LOG))
     first, second = lab.sent(LOG)

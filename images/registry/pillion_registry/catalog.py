@@ -95,6 +95,7 @@ class Catalog:
     def __init__(self, max_instances: int) -> None:
         self.revision = 0
         self.touches = 0  # changes of what people are shown that concern no dependent, and so have no revision
+        self.names_version = 0  # another one whenever `names` are others
         self._max_instances = max_instances
         self._generation = 0
         self._instances: dict[str, Instance] = {}
@@ -123,11 +124,23 @@ class Catalog:
         Raises:
             NotFound: no instance of that name was ever registered here.
         """
-        if name not in self._seen and name not in self._ids_by_name:
+        if not self.knows(name):
             raise NotFound(
                 f"no service named {name!r} was ever registered here; GET /services lists those that are", code="unknown_service"
             )
         return self.named(name)
+
+    def knows(self, name: str) -> bool:
+        """Return whether an instance of that name was ever registered here."""
+        return name in self._seen or name in self._ids_by_name
+
+    def has(self, name: str) -> bool:
+        """Return whether a service has an instance now, in whatever state."""
+        return name in self._ids_by_name
+
+    def names(self) -> list[str]:
+        """Return the names that have an instance now."""
+        return list(self._ids_by_name)
 
     def named(self, name: str) -> list[Instance]:
         """Return a service's instances, oldest first; none for a name never seen."""
@@ -293,6 +306,7 @@ class Catalog:
         record = instance.record
         self._instances[record.instance_id] = instance
         self._ids_by_url[record.url].add(record.instance_id)
+        self.names_version += record.name not in self._ids_by_name
         self._ids_by_name[record.name][record.instance_id] = None
         if len(self._seen) < MAX_SEEN:
             self._seen.add(record.name)
@@ -304,6 +318,7 @@ class Catalog:
         del self._instances[record.instance_id]
         _discard(self._ids_by_url, record.url, record.instance_id)
         _discard(self._ids_by_name, record.name, record.instance_id)
+        self.names_version += record.name not in self._ids_by_name
         for required in record.registration.requires:
             _discard(self._dependents, required, record.instance_id)
 

@@ -20,7 +20,7 @@ import msgspec
 
 from pillion_registry.catalog import Record, Transition
 
-RECENT = 4096
+RECENT = 2048
 
 # The kinds. `registered` comes with the first registration of an instance and with one that says something else than the last.
 REGISTERED, UP, DOWN, DRAINING, UNDRAINED = "registered", "up", "down", "draining", "undrained"

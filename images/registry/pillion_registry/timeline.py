@@ -27,9 +27,10 @@ from pillion_common.http.client import Channel
 from pillion_common.logs import EventLog
 from pillion_common.models import State
 from pillion_common.names import Url, parse_url
+from pillion_common.tasks import Supervisor
 from pillion_common.trust import Token
 from pillion_registry.catalog import Catalog, Instance, Record
-from pillion_registry.events import Event
+from pillion_registry.events import Event, Events
 
 SERVICE = "registry"
 MAX_WAITING = 10_000
@@ -85,6 +86,11 @@ class Timeline:
 
     # From the registry.
 
+    def begin(self, events: Events, tasks: Supervisor) -> None:
+        """Listen from now on, and send."""
+        events.listen(self.note)
+        tasks.keep("timeline", self.run())
+
     def note(self, event: Event) -> None:
         """Take an event."""
         if self._service:
@@ -99,31 +105,23 @@ class Timeline:
         revision = self._catalog.revision
         self.note(Event(0, self._clock(), revision, kind, record.name, record.instance_id, record.url, reason=reason))
 
-    async def run(self) -> None:
-        """Send what comes, for ever."""
-        backoff = Backoff(BACKOFF_BASE_S, BACKOFF_CAP_S)
-        while True:
-            await self._something.wait()
-            await asyncio.sleep(LINGER_S)
-            self._something.clear()
-            while self._fill():
-                record = self._choose()
-                if record is None:
-                    break  # whoever comes up is an event
-                fault = await self._send(record)
-                self._tell_turn(fault)
-                if fault:
-                    self._turn += 1
-                    await asyncio.sleep(backoff.next_delay())
-                else:
-                    backoff.reset()
-                    self._batch = []
+    def missed(self, instance: Instance, reason: str) -> None:
+        """Take it that an instance did not answer a check: the first time it is suspect, and down when it goes on."""
+        if instance.misses == 1 and instance.state is State.UP:
+            self.tell("suspect", instance, reason)
 
-    def close(self) -> None:
-        """Close the connection. What is not sent by now is in the registry's own log alone."""
-        if self._channel is not None:
-            self._channel[1].close()
-            self._channel = None
+    async def run(self) -> None:
+        """Send what comes, for ever. What is not sent when this ends is in the registry's own log and journal alone."""
+        backoff = Backoff(BACKOFF_BASE_S, BACKOFF_CAP_S)
+        try:
+            while True:
+                await self._something.wait()
+                await asyncio.sleep(LINGER_S)
+                self._something.clear()
+                while self._fill() and (record := self._choose()) is not None:  # whoever comes up is an event
+                    await self._try(record, backoff)
+        finally:
+            self._hang_up()
 
     # Inside.
 
@@ -159,6 +157,17 @@ class Timeline:
         except NotFound:
             return []
 
+    async def _try(self, record: Record, backoff: Backoff) -> None:
+        """Send the batch; after a failure wait a while, and let it be the next one's turn."""
+        fault = await self._send(record)
+        self._tell_turn(fault)
+        if fault:
+            self._turn += 1
+            await asyncio.sleep(backoff.next_delay())
+        else:
+            backoff.reset()
+            self._batch = []
+
     async def _send(self, record: Record) -> str:
         """Send the batch; return what went wrong, or nothing."""
         headers = ["Content-Type: application/x-ndjson"]
@@ -178,9 +187,14 @@ class Timeline:
 
     def _channel_to(self, record: Record, url: Url) -> Channel:
         if self._channel is None or self._channel[0] is not record:
-            self.close()
+            self._hang_up()
             self._channel = record, self._open_channel(record, url)
         return self._channel[1]
+
+    def _hang_up(self) -> None:
+        if self._channel is not None:
+            self._channel[1].close()
+            self._channel = None
 
     def _tell_turn(self, fault: str) -> None:
         """Log when sending begins to fail, and when it goes on again."""

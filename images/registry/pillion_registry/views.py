@@ -6,6 +6,7 @@ from pillion_common.clock import rfc3339
 from pillion_common.models import InstanceView, State
 from pillion_registry.catalog import Instance, Record
 from pillion_registry.events import PRESENT, Change, Event
+from pillion_registry.wire import EventView
 
 
 def view(instance: Instance) -> InstanceView:
@@ -25,6 +26,23 @@ def view_of_change(change: Change) -> InstanceView:
     return _show(change.record, State(change.state or change.before or State.DOWN), change.since_s, change.reason)
 
 
+def view_of_event(event: Event) -> EventView:
+    """Return how an event is shown. What concerns the registry itself has no service."""
+    return EventView(
+        id=event.number,
+        time=rfc3339(event.time_s),
+        revision=event.revision,
+        event=event.kind,
+        service=event.service or None,
+        instance_id=event.instance_id or None,
+        service_url=event.url or None,
+        state=event.state,
+        before=event.before,
+        reason=event.reason,
+        by=event.by,
+    )
+
+
 def _show(record: Record, state: State, since_s: float, reason: str | None) -> InstanceView:
     given = record.registration
     return InstanceView(
@@ -36,6 +54,7 @@ def _show(record: Record, state: State, since_s: float, reason: str | None) -> I
         registered=rfc3339(record.registered_s),
         reason=reason,
         required_services=given.requires,
+        needs=given.needs,
         version=given.version,
         zone=given.zone,
         weight=given.weight or 1,

@@ -72,3 +72,66 @@ class HideRequest(Model, frozen=True):
     seconds: float
     reason: str | None = None
     by: str | None = None
+
+
+class Requirement(Model, frozen=True, omit_defaults=False):
+    """What a service requires: `needs` of them (0: it can do without), `up` are there."""
+
+    name: str
+    needs: int
+    up: int
+    met: bool
+
+
+class ServiceNode(Model, frozen=True, omit_defaults=False):
+    """A service in the graph. `impact` is who is hurt if it stops, directly or through others; null if it was not computed."""
+
+    name: str
+    instances: int
+    up: int
+    requires: tuple[Requirement, ...]
+    required_by: tuple[str, ...]
+    impact: tuple[str, ...] | None
+
+
+class Missing(Model, frozen=True, omit_defaults=False):
+    """A service of which there is not enough; `similar` is a registered name that may be meant."""
+
+    name: str
+    needs: int
+    up: int
+    registered: bool
+    required_by: tuple[str, ...]
+    similar: str | None
+
+
+class GraphView(Model, frozen=True, omit_defaults=False):
+    """The answer to GET /graph. Each cycle is a group of services that wait for each other."""
+
+    revision: int
+    services: tuple[ServiceNode, ...]
+    missing: tuple[Missing, ...]
+    cycles: tuple[tuple[str, ...], ...]
+
+
+class Finding(Model, frozen=True, omit_defaults=False):
+    """One reason why a consumer does or does not see a service. A `warning` may or may not be the cause."""
+
+    code: str
+    text: str
+    do: str
+    warning: bool = False
+    since: str | None = None
+    last_error: str | None = None
+    instances: tuple[str, ...] = ()
+    similar: str | None = None
+
+
+class WhyView(Model, frozen=True, omit_defaults=False):
+    """The answer to GET /why: the likeliest finding first. `registered` and `up` count the service's instances."""
+
+    consumer: str
+    service: str
+    registered: int
+    up: int
+    findings: tuple[Finding, ...]

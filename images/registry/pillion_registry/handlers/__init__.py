@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 
 from pillion_common import models
 from pillion_common.config import Network
-from pillion_common.errors import MethodNotAllowed
+from pillion_common.errors import MethodNotAllowed, PillionError
 from pillion_common.http.interfaces import Handler, Route
 from pillion_common.http.message import Request, Response
 from pillion_common.http.tornado_handlers import Application
 from pillion_common.lifecycle import Readiness
 from pillion_common.trust import Token, check_token
-from pillion_registry.handlers.lists import ServiceHandler
+from pillion_registry.handlers.figures import MetricsHandler
+from pillion_registry.handlers.pages import PageFileHandler, PageHandler
+from pillion_registry.handlers.past import EventsHandler, ServiceHandler
+from pillion_registry.handlers.reports import GraphHandler, WhyHandler
 from pillion_registry.handlers.streams import WatchHandler
 from pillion_registry.handlers.writes import DrainHandler, ForgetHandler, HideHandler, ServicesHandler, StateHandler, UndrainHandler
 from pillion_registry.registry import Registry
@@ -30,6 +34,12 @@ def make_application(registry: Registry, readiness: Readiness, token: Token | No
         (r"/services/([^/]+)/hide", HideHandler, needs),
         (r"/services/([^/]+)/forget", ForgetHandler, needs),
         (r"/watch", WatchHandler, needs),
+        (r"/events", EventsHandler, needs),
+        (r"/metrics", MetricsHandler, needs),
+        (r"/graph", GraphHandler, needs),
+        (r"/why", WhyHandler, needs),
+        (r"/", PageHandler, needs),
+        (r"/dashboard/([^/]+)", PageFileHandler, needs),
     ]
     return Application(routes, readiness)
 
@@ -46,13 +56,24 @@ def hot_routes(registry: Registry, token: Token | None, exempt: tuple[Network, .
         trusted = token is not None and token.fits(authorization)
 
         def register(request: Request) -> Awaitable[Response]:
-            if not trusted:
-                check_token(token, authorization, request.peer, exempt)
-            return answer(models.decode(request.body, models.Registration), request.peer, trusted)
+            try:
+                if not trusted:
+                    check_token(token, authorization, request.peer, exempt)
+                return answer(models.decode(request.body, models.Registration), request, trusted)
+            except PillionError as exc:
+                note(exc, request)
+                raise
 
         return register
 
-    async def answer(registration: models.Registration, peer: str, trusted: bool) -> Response:
-        return Response(200, models.encode(await registry.register(registration, peer, trusted)))
+    async def answer(registration: models.Registration, request: Request, trusted: bool) -> Response:
+        try:
+            return Response(200, models.encode(await registry.register(registration, request.peer, trusted)))
+        except PillionError as exc:
+            note(exc, request)
+            raise
+
+    def note(error: PillionError, request: Request) -> None:
+        registry.refusals.note(error, request.body, request.peer, time.time())
 
     return {b"/services": services}

@@ -1,4 +1,4 @@
-"""`GET /services` and `GET /services/{name}`: now, as soon as something has changed, or as it was."""
+"""Lists of instances: as they are now, or as soon as something has changed."""
 
 from __future__ import annotations
 
@@ -45,11 +45,3 @@ class ServicesListHandler(ListHandler):
     async def get(self) -> None:
         """List the instances that fit the filters."""
         await self.answer_list(Filters(self.text("name"), self.text("state"), self.text("tag"), self.text("zone")))
-
-
-class ServiceHandler(ListHandler):
-    """`GET /services/{name}`."""
-
-    async def get(self, name: str) -> None:
-        """List the instances of one service."""
-        await self.answer_list(Filters(None, self.text("state"), self.text("tag"), self.text("zone")), name)

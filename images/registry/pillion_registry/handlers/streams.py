@@ -18,6 +18,7 @@ from pillion_registry.wire import ChangeView
 MAX_STREAMS = 1_000
 MAX_NAMES = 100
 KEEP_ALIVE_S = 15.0
+MAX_AT_ONCE = 64  # changes in one piece, so that a reader who is far behind costs no more memory than others
 EVENT_STREAM = "text/event-stream"
 
 
@@ -88,9 +89,13 @@ class WatchHandler(StreamHandler):
             seen = -1
         while self.open:
             changes = self.registry.events.changes_since(seen) if seen >= 0 else None
-            revision = self.registry.catalog.revision
-            said = self._snapshot(revision) if changes is None else b"".join([self._told(change) for change in changes])
-            seen = revision
+            if changes is None:
+                seen = self.registry.catalog.revision
+                said = self._snapshot(seen)
+            else:
+                some = changes[:MAX_AT_ONCE]
+                said = b"".join([self._told(change) for change in some])
+                seen = some[-1].revision if some else seen
             if said and not await self.send(said):
                 return
             quiet = self.registry.catalog.revision == seen and not await self.registry.events.bell.wait(KEEP_ALIVE_S)
