@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import requests
 from programs import Program, eventually, program
 
 WAIT_S = 10
+RECORD = b"""{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"%b"}}]},
+"scopeLogs":[{"logRecords":[{"body":{"stringValue":"%b"}}]}]}]}"""
 TOKEN = "a-token-of-the-tests-0123456789"
 
 
@@ -84,7 +87,7 @@ def test_logs_takes_get_and_post_alone(shared: Program) -> None:
     [
         ("/log", b"", (400, "empty")),
         ("/log", b"\r\n", (400, "empty")),
-        ("/log", b"x" * 65_537, (413, "too_large")),
+        ("/log", b"x" * (8 * 1024 * 1024 + 1), (413, "too_large")),
         ("/logs", b"", (400, "empty")),
         ("/logs", b"{}\n" * 10_001, (413, "too_many_lines")),
         ("/logs", b"x" * (8 * 1024 * 1024 + 1), (413, "too_large")),
@@ -96,7 +99,38 @@ def test_bodies_out_of_bounds_are_refused_with_a_reason(shared: Program, path: s
 
 
 def test_body_of_unknown_coding_is_refused(shared: Program) -> None:
-    assert error(post(shared.url + "/logs", b"\x1f\x8b", **{"Content-Encoding": "gzip"})) == (415, "wrong_type")
+    answer = post(shared.url + "/logs", b"\x28\xb5", **{"Content-Encoding": "br"})
+    assert error(answer) == (415, "wrong_type")
+    assert "Content-Encoding: gzip" in answer.json()["Message"]
+
+
+@pytest.mark.parametrize("path", ["/log", "/logs", "/v1/logs"])
+def test_packed_body_is_unpacked_and_a_bomb_is_not(shared: Program, path: str) -> None:
+    packed = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    body = {"/log": b"[Gzip] - m", "/logs": b'{"Service":"Gzip","Message":"m"}', "/v1/logs": RECORD % (b"Gzip", b"m")}[path]
+    before = len(get(shared.url + "/logs?service=Gzip").text.splitlines())
+    assert post(shared.url + path, gzip.compress(body), **packed).status_code == 200
+    assert len(get(shared.url + "/logs?service=Gzip").text.splitlines()) == before + 1
+    bomb = gzip.compress(b" " * (1 << 28), 1)
+    assert error(post(shared.url + path, bomb, **packed)) == (413, "too_large")
+    assert error(post(shared.url + path, body, **packed)) == (400, "bad_gzip")
+    assert error(post(shared.url + path, gzip.compress(body)[:-3], **packed)) == (400, "bad_gzip")
+
+
+def test_log_records_of_opentelemetry_are_taken_as_json_alone(shared: Program) -> None:
+    url = shared.url + "/v1/logs"
+    as_json = {"Content-Type": "application/json; charset=utf-8"}
+    answer = post(url, RECORD % (b"Otel", b"m"), **as_json)
+    assert (answer.status_code, answer.content) == (200, b'{"partialSuccess":{}}')
+    assert get(shared.url + "/logs?service=Otel").json()["Message"] == "m"
+    assert post(url, b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[1,2]}]}]}', **as_json).json() == {
+        "partialSuccess": {"rejectedLogRecords": "2", "errorMessage": "the log record is no object; and 1 more"}
+    }
+    answer = post(url, b"\n\x00", **{"Content-Type": "application/x-protobuf"})
+    assert error(answer) == (415, "wrong_type")
+    assert "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL=http/json" in answer.json()["Message"]
+    assert error(post(url, b"[]", **as_json)) == (400, "invalid_input")
+    assert (get(url).status_code, get(url).headers["Allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data", "application/octet-stream"])
@@ -167,9 +201,12 @@ def test_writing_needs_the_token_and_reading_does_not(token_file: Path) -> None:
         assert log.events("no_token") == []
 
 
-def test_classic_clients_write_without_the_token_from_their_networks(token_file: Path) -> None:
+def test_classic_clients_write_without_the_token_from_their_networks_and_their_lines_are_flagged(token_file: Path) -> None:
     with program("log", "--store", "memory:", "--token-file", str(token_file), env={"PILLION_CLASSIC_NETWORKS": "127.0.0.0/8"}) as log:
         assert post(log.url + "/log", "[A] - x").status_code == 200
+        assert post(log.url + "/log", "[A] - y", Authorization=f"Bearer {TOKEN}").status_code == 200
+        found = [json.loads(line) for line in get(log.url + "/logs").text.splitlines()]
+        assert [(one["Message"], one.get("Unverified")) for one in found] == [("x", True), ("y", None)]
 
 
 def test_page_of_another_site_cannot_write(shared: Program) -> None:

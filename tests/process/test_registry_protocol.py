@@ -62,7 +62,7 @@ def test_what_a_go_client_sends_is_taken(running: Program) -> None:
         peer.send(GO_HEAD % len(BODY) + BODY)
         got = peer.answer()
     assert got.status == 200
-    assert set(got.json()) == {"InstanceID", "Revision", "Epoch", "State", "HeartbeatInterval"}
+    assert set(got.json()) == {"InstanceID", "Revision", "Epoch", "State", "HeartbeatInterval", "Warnings"}
     (one,) = instances(running)
     assert (one["ServiceName"], one["ServiceURL"], one["RequiredServices"]) == ("GradingService", GOOD["ServiceURL"], ["LogService"])
     assert (one["State"], one["Protocol"]) == ("starting", 1)

@@ -51,6 +51,7 @@ async def test_an_instance_registers_with_a_heartbeat_of_its_own(registry: FakeR
             "Metadata": {"pillion.dev/container": "shop-web-1"},
             "Protocol": 2,
             "Incarnation": 1769860800500,
+            "Needs": {"Db": 2},
             "InstanceID": "Web-000000000001",
         }
     ]

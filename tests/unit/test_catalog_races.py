@@ -36,14 +36,14 @@ class Lab:
     def __init__(self, *words: str) -> None:
         self.store = SlowStore()
         self.tasks = Supervisor()
-        settings = load(Settings, "registry", ["--listen", "127.0.0.1:0", "--heartbeat-interval", "60s", *words], {})
+        settings = load(Settings, "registry", ["--listen", "127.0.0.1:0", "--heartbeat-interval", "60s", "--store", "memory:", *words], {})
         self.registry = Registry(settings, self.store, None, self.tasks)
 
     async def register(self, url: str = A, name: str = "Log", **more: Any) -> None:
         await self.registry.register(Registration(name, url, heartbeat_url=url, service_update_url=url, **more), "127.0.0.1")
 
     def there(self) -> list[tuple[str, str]]:
-        return sorted((one.instance_id, one.service_url) for one in self.registry.list().services)
+        return sorted((one.record.instance_id, one.record.url) for one in self.registry.catalog)
 
     async def stored(self) -> list[tuple[str, str]]:
         return sorted((one.record.instance_id, one.record.url) for one in (await self.store.load()).instances)
@@ -89,8 +89,8 @@ async def test_a_replaced_instance_is_neither_checked_nor_told_any_more(lab: Lab
     await lab.register(A, instance_id="old", required_services=("Db",))
     await lab.register(A, instance_id="new")
     assert lab.there() == [("new", A)]
-    assert "old" not in lab.registry._prober._targets
-    assert "old" not in lab.registry._notifier._outboxes
+    assert "old" not in lab.registry.prober._targets
+    assert "old" not in lab.registry.notifier._outboxes
 
 
 async def test_the_bound_on_instances_holds_for_registrations_at_once() -> None:
@@ -126,7 +126,7 @@ async def test_a_report_of_down_is_believed_at_once_and_one_of_up_after_a_check(
     assert instance is not None
     lab.registry._catalog.passed(instance, 1.0)
     assert lab.registry.report("i1", StateReport(State.DOWN, "out of memory")).reason == "out of memory"
-    assert lab.registry.list().services[0].state is State.DOWN
+    assert next(iter(lab.registry.catalog)).state is State.DOWN
     assert lab.registry.report("i1", StateReport(State.UP)).state is State.DOWN
     with pytest.raises(NotFound):
         lab.registry.report("none", StateReport(State.DOWN))

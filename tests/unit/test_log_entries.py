@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pillion_common.errors import InvalidInput
-from pillion_log.entries import MAX_LINE_BYTES, canonical_time, from_line, from_text, stamp
+from pillion_log.entries import canonical_time, from_line, from_text, stamp
 from pillion_log.escapes import escape_text
 
 NOW = "2026-01-31T12:00:00.123Z"
@@ -140,7 +140,6 @@ def test_stamp_rounds_to_the_nearest_millisecond() -> None:
         (line(Source="s", Seq=1.5), "Seq must be a whole number from 0"),
         (line(Source="s", Seq=2**63), "Seq must be a whole number from 0"),
         (line(**{f"f{number}": 1 for number in range(65)}), "the entry has 65 fields of its own; 64 are possible"),
-        (line(Message="m" * MAX_LINE_BYTES), "the line is over 65536 bytes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -188,6 +187,11 @@ HOSTILE = [
     "\u2069",
     "\u200f",
     "\u061c",
+    "\u2060",
+    "\ufeff",
+    "\ufff9",
+    "\U000e0001",
+    "\U000e007f",
 ]
 
 
@@ -201,3 +205,20 @@ def test_hostile_characters_are_escaped_in_storage_and_in_text(text: str) -> Non
 
 def test_escapes_in_text_read_as_in_source_code() -> None:
     assert escape_text("a\r\nb\t\x1b[1m\u202ec\x7fé") == r"a\r\nb\t\x1b[1m\u202ec\x7fé"
+    assert escape_text("a\U000e0041b") == r"a\U000e0041b"
+
+
+def test_line_over_64_kb_is_cut_and_says_so() -> None:
+    entry = stored(line(Message="m" * 70_000, Source="s", Seq=7, student=3))
+    assert (entry["Source"], entry["Seq"], entry["student"], entry["Cut"]) == ("s", 7, 3, 4476)
+    assert entry["Message"] == "m" * (65_536 - 12) + "…[cut: 4476 bytes]"
+    assert stored(line(Message="\0" * 20_000))["Message"] == "\0" * 20_000  # it is long only as it is written
+
+
+def test_false_claims_are_kept_under_another_name() -> None:
+    assert stored(line(Gap=5))["Gap_"] == 5
+    assert stored(line(Gap=8, Source="s", Seq=7))["Gap_"] == 8
+    assert stored(line(Gap=True, Source="s", Seq=7))["Gap_"] is True
+    assert stored(line(Gap=7, Source="s", Seq=7))["Gap"] == 7
+    entry = stored(line(Gap=7, Source="s", Seq=7, Unverified=False))
+    assert (entry["Gap"], entry["Unverified_"], "Unverified" in entry) == (7, False, False)

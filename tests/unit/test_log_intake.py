@@ -11,8 +11,9 @@ import pytest
 
 from pillion_common import models
 from pillion_common.errors import InvalidInput, StorageFull, TooLarge
+from pillion_log.composing import Parts
 from pillion_log.entries import Run
-from pillion_log.intake import Intake
+from pillion_log.intake import Exported, Intake
 from pillion_log.store.base import Appended, Done
 from pillion_log.store.memory import MemoryStore
 
@@ -44,9 +45,19 @@ def take_batch(intake: Intake, body: bytes) -> Any:
     return told.pop()
 
 
-def messages(store: MemoryStore) -> list[str]:
+def take_records(intake: Intake, body: bytes) -> Any:
+    told: list[Any] = []
+    intake.take_records(body, told.append)
+    return told.pop()
+
+
+def entries(store: MemoryStore) -> list[dict[str, Any]]:
     with store.blocks() as blocks:
-        return [json.loads(line)["Message"] for block in reversed(list(blocks)) for line in block.read().splitlines()]
+        return [json.loads(line) for block in reversed(list(blocks)) for line in block.read().splitlines()]
+
+
+def messages(store: MemoryStore) -> list[str]:
+    return [one["Message"] for one in entries(store)]
 
 
 def test_bad_lines_are_rejected_one_by_one_and_good_ones_kept() -> None:
@@ -87,15 +98,40 @@ def test_batch_of_10000_lines_is_the_largest() -> None:
         take_batch(intake, b'{"Message":"m"}\n' * 10_000 + b"{}")
 
 
-def test_text_of_64_kb_is_the_largest() -> None:
+def test_text_over_64_kb_is_cut_and_says_so() -> None:
     intake, store = make()
     assert take_text(intake, b"x" * 65_536) == Appended(1, 0)
-    with pytest.raises(TooLarge, match="over 65536 bytes"):
-        take_text(intake, b"x" * 65_537)
-    assert messages(store) == ["x" * 65_536]
+    assert take_text(intake, b"[A] - " + b"x" * 65_536) == Appended(1, 0)
+    assert messages(store) == ["x" * 65_536, "x" * 65_530 + "…[cut: 6 bytes]"]
+    assert [one.get("Cut") for one in entries(store)] == [None, 6]
+    assert entries(store)[1]["Service"] == "A"
+
+
+def test_what_comes_without_the_token_is_flagged_and_cannot_say_otherwise() -> None:
+    intake, store = make()
+    foreign = intake.unverified()
+    take_text(foreign, b"[A] - classic")
+    take_batch(foreign, b'{"Message":"plain"}\n{"Message":"plain"}')
+    take_batch(foreign, b'{"Message":"liar","Unverified":false}')
+    take_records(foreign, b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"record"}}]}]}]}')
+    foreign.take_runs([foreign.make(Parts("syslog"))], lambda outcome: None)
+    assert [(one["Message"], one["Unverified"]) for one in entries(store)] == [
+        ("classic", True), ("plain", True), ("plain", True), ("liar", True), ("record", True), ("syslog", True)
+    ]  # fmt: skip
+    take_batch(intake, b'{"Message":"true","Unverified":true}')
+    assert "Unverified" not in entries(store)[-1]
+
+
+def test_records_are_stored_and_those_that_are_none_are_counted() -> None:
+    intake, store = make()
+    outcome = take_records(intake, b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"one"}},5]}]}]}')
+    assert outcome == Exported(1, ("the log record is no object",))
+    assert messages(store) == ["one"]
+    assert take_records(intake, b"{}") == Exported(0, ())
 
 
 def test_what_is_not_stored_is_not_acknowledged() -> None:
     intake = Intake(FullStore())
     assert isinstance(take_text(intake, b"x"), StorageFull)
     assert isinstance(take_batch(intake, b'{"Message":"m"}'), StorageFull)
+    assert isinstance(take_records(intake, b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{}]}]}]}'), StorageFull)

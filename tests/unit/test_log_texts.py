@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pillion_common.errors import InvalidInput, StorageFull, TooLarge
+from pillion_common.errors import InvalidInput, StorageFull
 from pillion_log.entries import Run, from_text, from_texts
 from pillion_log.store.base import Appended, Done
 from pillion_log.store.memory import MemoryStore
@@ -59,7 +59,7 @@ def take_all(store: MemoryStore, bodies: Sequence[bytes]) -> list[Any]:
 
 def messages(store: MemoryStore) -> list[str]:
     with store.blocks() as blocks:
-        return [json.loads(line)["Message"] for block in reversed(list(blocks)) for line in block.lines()]
+        return [json.loads(line)["Message"] for block in reversed(list(blocks)) for line in block.read().splitlines()]
 
 
 def test_texts_of_one_service_become_one_run() -> None:
@@ -127,6 +127,12 @@ def test_what_is_refused_is_not_handed_over() -> None:
     texts = Texts(store, lambda: 1769860800.123)
     with pytest.raises(InvalidInput, match="send one message as text/plain"):
         texts.take(b"\r\n\n", print)
-    with pytest.raises(TooLarge, match="over 65536 bytes"):
-        texts.take(b"x" * 65_537, print)
     assert store.appended == []
+
+
+def test_what_is_too_long_is_cut_and_handed_over_alone() -> None:
+    store = CountingStore()
+    told: list[object] = []
+    Texts(store, lambda: 1769860800.123).take(b"x" * 65_537, told.append)
+    assert told == [Appended(1, 0)]
+    assert store.appended == [1]

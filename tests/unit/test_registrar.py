@@ -53,6 +53,7 @@ async def test_it_registers_what_it_was_told(registry: FakeRegistry) -> None:
         "Weight": 5,
         "Tags": ["a", "b"],
         "Protocol": 2,
+        "Needs": {"Db": 2, "LogService": 0},
     }
     assert registry.authorizations == [b""]
 

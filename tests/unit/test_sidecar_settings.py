@@ -80,7 +80,14 @@ def test_what_is_no_check(text: str) -> None:
     assert fault.startswith("--check: ")
 
 
-@pytest.mark.parametrize("text", ["Db:0", "Db:x", "Db:1001", ".Db", "Db:-1", "a/b", "Db:1:2"])
+def test_what_is_required_more_than_once_or_not_really_is_told_to_the_registry() -> None:
+    settings = load("--requires", "Db:2,Cache?,Mail", **NEEDED)
+    assert settings.requires == {"Db": 2, "Cache": 0, "Mail": 1}
+    assert settings.needs(("Found",)) == {"Db": 2, "Cache": 0, "LogService": 0, "Found": 0}
+    assert load("--requires", "LogService,Mail", **NEEDED).needs() == {}
+
+
+@pytest.mark.parametrize("text", ["Db:0", "Db:x", "Db:1001", ".Db", "Db:-1", "a/b", "Db:1:2", "?", "Db??", "Db:2?"])
 def test_what_is_no_requirement(text: str) -> None:
     [fault] = faults("--requires", text, **NEEDED)
     assert fault.startswith("--requires: ")
@@ -147,5 +154,5 @@ def test_all_faults_are_told_together() -> None:
     ]
     assert told[0] == "--name or PILLION_NAME: is needed: the app's service name (OTEL_SERVICE_NAME serves as well)"
     assert told[1] == "PILLION_PORT: '70000' is not a whole number from 1 to 65535"
-    assert told[2] == "PILLION_REQUIRES: 'Db:0' has 'Db:0'; write Name or Name:COUNT"
+    assert told[2] == "PILLION_REQUIRES: 'Db:0' has 'Db:0'; write Name, Name:COUNT or Name?"
     assert told[3] == "--check: 'ping' is not a check; use tcp, none, http:/path or exec:COMMAND"

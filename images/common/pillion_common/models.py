@@ -17,6 +17,7 @@ from pillion_common.errors import InvalidInput
 from pillion_common.names import check_name, parse_url
 
 MAX_REQUIRED = 256
+MAX_NEED = 1000
 MAX_TAGS = 64
 MAX_METADATA = 64
 MAX_TEXT_CHARS = 1024
@@ -60,11 +61,16 @@ class Registration(Model, frozen=True):
     metadata: dict[str, str] | None = None
     protocol: int | None = None
     incarnation: int | None = None
+    needs: dict[str, int] | None = None
 
     @property
     def requires(self) -> tuple[str, ...]:
         """Return the required names, each once, in the order given."""
         return tuple(dict.fromkeys(self.required_services or ()))
+
+    def need(self, name: str) -> int:
+        """Return how many providers of a required service are needed; 0 if it can do without."""
+        return self.needs.get(name, 1) if self.needs else 1
 
 
 class Registered(Model, frozen=True, omit_defaults=False):
@@ -75,6 +81,7 @@ class Registered(Model, frozen=True, omit_defaults=False):
     epoch: str
     state: State
     heartbeat_interval: float
+    warnings: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProviderEntry(Model, frozen=True):
@@ -114,6 +121,7 @@ class DrainRequest(Model, frozen=True):
 
     timeout: float | None = None
     reason: str | None = None
+    by: str | None = None
 
 
 class Drained(Model, frozen=True, omit_defaults=False):
@@ -136,6 +144,7 @@ class InstanceView(Model, frozen=True, omit_defaults=False):
     registered: str
     reason: str | None = None
     required_services: tuple[str, ...] = ()
+    needs: dict[str, int] | None = None
     version: str | None = None
     zone: str | None = None
     weight: int = 1
@@ -194,6 +203,10 @@ def check_registration(registration: Registration) -> None:
         parse_url(registration.service_update_url or "", "ServiceUpdateURL")
     for index, name in enumerate(registration.required_services or ()):
         check_name(name, f"RequiredServices[{index}]")
+    for name, count in (registration.needs or {}).items():
+        if name not in (registration.required_services or ()):
+            raise InvalidInput(f"Needs names {name[:80]!r}, which is not among RequiredServices", code="invalid_needs", field="Needs")
+        _between(count, 0, MAX_NEED, "Needs")
     if registration.instance_id is not None:
         check_name(registration.instance_id, "InstanceID")
     _check_bounds(registration)

@@ -21,6 +21,7 @@ from pillion_log.settings import DESCRIPTION, PROGRAM, Settings
 from pillion_log.store import open_store
 from pillion_log.store.base import Store
 from pillion_log.store.files import FileOptions
+from pillion_log.syslog.service import SyslogService
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
@@ -37,8 +38,10 @@ class LogProgram:
         self._readiness = lifecycle.Readiness()
         self._readiness.add("store", store.fault)
         rest = TornadoBridge(make_application(Reader(store), self._readiness))
-        writes = hot_routes(Intake(store), Gate(token, settings.exempt_networks()))
+        intake = Intake(store)
+        writes = hot_routes(intake, Gate(token, settings.exempt_networks()))
         self._server = Server(streaming=rest, hot=writes, limits=Limits(body_bytes=MAX_BODY_BYTES))
+        self._syslog = SyslogService(intake if token is None else intake.unverified(), settings.exempt_networks())
         self.exit_code = lifecycle.EXIT_OK
 
     async def start(self) -> list[str]:
@@ -46,12 +49,18 @@ class LogProgram:
         if not self._settings.token_file:
             _log.warning("no_token", "PILLION_TOKEN_FILE is not set: everybody who reaches this log service may write to it")
         await self._store.load()
-        return [await self._server.listen(self._settings.listen)]
+        addresses = [await self._server.listen(self._settings.listen)]
+        if self._settings.log_syslog is not None:
+            if self._settings.token_file and not self._settings.classic_networks:
+                _log.warning("syslog_closed", "PILLION_LOG_SYSLOG is set, but nobody may send: list networks in PILLION_CLASSIC_NETWORKS")
+            addresses.append(await self._syslog.listen(self._settings.log_syslog))
+        return addresses
 
     async def stop(self) -> None:
         """Stop taking requests, finish those in flight, close the store."""
         self._readiness.close()
         await self._server.close()
+        await self._syslog.close()
         await self._life.tasks.stop()
         await self._store.close()
 

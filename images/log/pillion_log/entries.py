@@ -3,7 +3,9 @@
 An entry is stored, and shown as NDJSON, as one line:
 `{"Time":"2026-01-31T12:00:00.123Z","Received":"…","Service":"GradingService","Level":"info","Message":"…","Instance":"grading-1",
 "Source":"grading-1/8f2c","Seq":7,"student":3}`.
-Instance, Source and Seq stand there only if they were sent; other fields follow, as they are and in their order.
+Instance, Source and Seq stand there only if they were sent; other fields follow, as they are and in their order. Three mean something:
+`Cut`, how many bytes were left out (see cuts.py); `Gap`, how many entries are missing, which only a numbered source may say of itself; and
+`Unverified`, on what came without the token where there is one.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ import msgspec
 
 from pillion_common.errors import InvalidInput
 from pillion_common.names import check_name
+from pillion_log.cuts import MAX_ENTRY_BYTES, MAX_FIELDS, cut_text, fit, mark
 from pillion_log.escapes import escape_json
 
-MAX_LINE_BYTES = 64 * 1024
-MAX_FIELDS = 64
+MAX_LINE_BYTES = 64 * 1024  # of a line that is looked at no closer
 MAX_DEPTH = 64
 MAX_LEVEL_CHARS = 16
 MAX_ID_CHARS = 256
@@ -32,7 +34,7 @@ UNKNOWN_SERVICE = "unknown"
 DEFAULT_LEVEL = "info"
 
 _ORIGIN = ("Instance", "Source", "Seq")
-_OWN = frozenset(("Time", "Received", "Service", "Level", "Message", *_ORIGIN))
+OWN = frozenset(("Time", "Received", "Service", "Level", "Message", *_ORIGIN))
 _MAX_BRACKETS = len("[] - ") + 63
 _QUOTED_AS_THEY_ARE = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
 _CANONICAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
@@ -79,6 +81,13 @@ def from_text(body: bytes, received: str) -> Run:
     return Run(_head(received, service) + escape_json(_encode(text)) + b"}\n")
 
 
+def from_long_text(body: bytes, received: str) -> Run:
+    """Make an entry of a classic message that is over 64 KB: its end is left out."""
+    kept = cut_text(body, MAX_ENTRY_BYTES)
+    missing = len(body) - len(kept)
+    return with_field(from_text(kept + mark(missing).encode(), received), b'"Cut":%d' % missing)
+
+
 def from_texts(texts: Sequence[bytes], received: str) -> list[Run]:
     """Make entries of many classic messages: what `from_text` makes of each, all at once where that is possible.
 
@@ -107,13 +116,11 @@ def from_line(line: bytes, received: str) -> Run:
     Raises:
         InvalidInput: the line is no entry; the message says why.
     """
-    if len(line) > MAX_LINE_BYTES:
-        raise InvalidInput(f"the line is over {MAX_LINE_BYTES} bytes")
-    fields = _decode(line)
+    fields = decode_object(line, "the line")
     message = fields.get("Message")
     if not isinstance(message, str) or not message:
         raise InvalidInput("Message must be a text that is not empty", field="Message")
-    if len(fields) > MAX_FIELDS and (more := len(fields.keys() - _OWN)) > MAX_FIELDS:
+    if len(fields) > MAX_FIELDS and (more := len(fields.keys() - OWN)) > MAX_FIELDS:
         raise InvalidInput(f"the entry has {more} fields of its own; {MAX_FIELDS} are possible")
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _is_deeper(fields, MAX_DEPTH):
         raise InvalidInput(f"the line is nested deeper than {MAX_DEPTH} levels")  # it would break readers whose stack is smaller
@@ -129,9 +136,27 @@ def from_line(line: bytes, received: str) -> Run:
         "Message": message,
         **{name: fields[name] for name in _ORIGIN if name in fields},
     }
-    stored = {**checked, **fields, **checked}  # first for their place, last for their value
-    known = (checked["Service"], received, checked["Time"], checked["Time"]) if "Gap" not in fields else ()
+    if "Unverified" in fields or "Gap" in fields:
+        fields = _without_false_claims(fields)
+    if len(line) > MAX_LINE_BYTES:
+        checked["Message"], fields = fit(message, {name: value for name, value in fields.items() if name not in OWN})
+    return to_run({**checked, **fields, **checked}, source, seq)  # first for their place, last for their value
+
+
+def to_run(stored: dict[str, Any], source: str = "", seq: int | None = None) -> Run:
+    """Return an entry whose fields are all valid, as the store takes it."""
+    known = (stored["Service"], stored["Received"], stored["Time"], stored["Time"]) if "Gap" not in stored else ()
     return Run(escape_json(_encode(stored)) + b"\n", 1, source, () if seq is None else (seq,), *known)
+
+
+def with_field(run: Run, field: bytes) -> Run:
+    """Return the run with one more field in each entry.
+
+    Args:
+        field: in JSON, e.g. `"Unverified":true`; no entry has one of that name.
+    """
+    # No string holds a line end: each of these is the end of an entry.
+    return msgspec.structs.replace(run, lines=run.lines.replace(b"}\n", b",%b}\n" % field))
 
 
 def stamp(epoch_s: float) -> str:
@@ -159,17 +184,18 @@ def canonical_time(text: str, field: str) -> str:
         if not _RFC3339.fullmatch(text):
             raise ValueError
         moment = datetime.fromisoformat(text.upper())
-        return _written(moment.astimezone(UTC) if moment.tzinfo else moment)
+        return written(moment.astimezone(UTC) if moment.tzinfo else moment)
     except (ValueError, OverflowError):
         raise InvalidInput(f"{field} {text[:40]!r} is not an RFC 3339 time; write it like 2026-01-31T12:00:00.123Z", field=field) from None
 
 
 @lru_cache(maxsize=16)
 def _stamp_ms(epoch_ms: int) -> str:
-    return _written(datetime.fromtimestamp(epoch_ms / 1000, UTC))
+    return written(datetime.fromtimestamp(epoch_ms / 1000, UTC))
 
 
-def _written(moment: datetime) -> str:
+def written(moment: datetime) -> str:
+    """Return a moment in UTC as entries have it."""
     precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
@@ -188,6 +214,14 @@ def _head(received: str, service: str) -> bytes:
     return f'{{"Time":"{received}","Received":"{received}","Service":"{service}","Level":"{DEFAULT_LEVEL}","Message":'.encode()
 
 
+def _without_false_claims(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with `Unverified` under another name, and `Gap` too if it is not a numbered source's word about what it dropped."""
+    gap, seq = fields.get("Gap"), fields.get("Seq")
+    counts = type(gap) is int and type(seq) is int and 1 <= gap <= seq
+    false = ("Unverified",) if counts else ("Unverified", "Gap")
+    return {(f"{name}_" if name in false else name): value for name, value in fields.items()}
+
+
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     if value is None:
@@ -203,14 +237,19 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(item, levels - 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
-def _decode(line: bytes) -> dict[str, Any]:
+def decode_object(text: bytes, what: str) -> dict[str, Any]:
+    """Decode a JSON object; broken characters in it are replaced.
+
+    Raises:
+        InvalidInput: it is none; the message begins with `what`.
+    """
     try:
         try:
-            return _decode_strictly(line)
+            return _decode_strictly(text)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return _decode_leniently(line)
+            return _decode_leniently(text)
     except (ValueError, RecursionError) as exc:  # every decoder's error is a ValueError
-        raise InvalidInput(f"the line is not a JSON object: {exc}") from exc
+        raise InvalidInput(f"{what} is not a JSON object: {exc}") from exc
 
 
 def _decode_leniently(line: bytes) -> dict[str, Any]:

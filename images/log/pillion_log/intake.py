@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from pillion_common.errors import InvalidInput, Unavailable
 from pillion_common.models import Model
 from pillion_log.batches import Rejected, read_batch
-from pillion_log.entries import stamp
-from pillion_log.store.base import Appended, Done, Store
-from pillion_log.texts import Texts
+from pillion_log.composing import Parts, compose
+from pillion_log.entries import UNKNOWN_SERVICE, Run, stamp, to_run, with_field
+from pillion_log.otlp import read_records
+from pillion_log.store.base import Appended, Done
+from pillion_log.texts import Sink, Texts
 
 
 class Taken(Model, frozen=True, omit_defaults=False):
@@ -21,6 +24,24 @@ class Taken(Model, frozen=True, omit_defaults=False):
     rejected: tuple[Rejected, ...]
 
 
+class Exported(NamedTuple):
+    """The answer to log records: how many were stored, and why others were not."""
+
+    accepted: int
+    rejected: tuple[str, ...]
+
+
+class _Marking:
+    """A store in which each entry says that nobody has vouched for it."""
+
+    def __init__(self, store: Sink) -> None:
+        self._store = store
+
+    def append(self, runs: Sequence[Run], done: Done) -> None:
+        """Keep the entries, marked."""
+        self._store.append([with_field(run, b'"Unverified":true') for run in runs], done)
+
+
 class Intake:
     """Makes entries and stores them. What becomes of them is told later, once, in the loop's thread.
 
@@ -29,10 +50,14 @@ class Intake:
         clock: seconds since 1970.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Sink, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
         self._texts = Texts(store, clock)
+
+    def unverified(self) -> Intake:
+        """Return an intake into the same store for those who have not shown the token: each of their entries says `"Unverified":true`."""
+        return Intake(_Marking(self._store), self._clock)
 
     def take_text(self, body: bytes, done: Done) -> None:
         """Store one classic message.
@@ -41,7 +66,7 @@ class Intake:
             done: called when it is durable, or with why it is not.
 
         Raises:
-            InvalidInput: it is empty. TooLarge: over 64 KB.
+            InvalidInput: it is empty.
         """
         self._texts.take(body, done)
 
@@ -65,3 +90,41 @@ class Intake:
             self._store.append(runs, tell)
         else:
             tell(Appended(0, 0))
+
+    def take_records(self, body: bytes, done: Callable[[Exported | Unavailable], None]) -> None:
+        """Store OpenTelemetry's log records.
+
+        Args:
+            body: an ExportLogsServiceRequest in JSON.
+            done: called when those that are entries are durable, or with why nothing was stored.
+
+        Raises:
+            InvalidInput: it is no such request. TooLarge: over 10,000 records, or too much to store at once.
+        """
+        runs, rejected = read_records(body, stamp(self._clock()))
+
+        def tell(outcome: Appended | Unavailable) -> None:
+            done(Exported(outcome.accepted, tuple(rejected)) if isinstance(outcome, Appended) else outcome)
+
+        if runs:
+            self._store.append(runs, tell)
+        else:
+            tell(Appended(0, 0))
+
+    def make(self, parts: Parts) -> Run:
+        """Return an entry that came in by another protocol, to be given to `take_runs`."""
+        return compose(parts, stamp(self._clock()))
+
+    def make_gap(self, message: str, count: int, first: str, last: str) -> Run:
+        """Return an entry that says that so many are missing, of senders that cannot be told any more.
+
+        Args:
+            first, last: between which times they were dropped, as `stamp` writes them.
+        """
+        received = stamp(self._clock())
+        head = {"Time": received, "Received": received, "Service": UNKNOWN_SERVICE, "Level": "warning", "Message": message}
+        return to_run({**head, "Gap": count, "From": first, "To": last})
+
+    def take_runs(self, runs: Sequence[Run], done: Done) -> None:
+        """Store what `make` made; refused for want of room or of a working disk it can be given again."""
+        self._store.append(runs, done)

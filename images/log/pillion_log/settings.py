@@ -26,6 +26,11 @@ MIN_RETAINED_BYTES = 256 * 1024
 SYNC_MODES = ("always", "interval", "os")
 
 
+def parse_syslog(text: str) -> Address | None:
+    """Return where to take syslog in; None for an empty text."""
+    return parse_address(text) if text else None
+
+
 def parse_rotate(text: str) -> int:
     """Return the size of a file in bytes."""
     size = parse_size(text)
@@ -54,6 +59,12 @@ class Settings:
     """Everything the log service can be told."""
 
     listen: Address = option("0.0.0.0:4000", parse_address, "HOST:PORT to listen on")
+    log_syslog: Address | None = option(
+        "",
+        parse_syslog,
+        "HOST:PORT to take syslog in on, over TCP and UDP, such as 0.0.0.0:5514; empty: none. Syslog shows no token: with one set, "
+        "only the classic networks may send",
+    )
     store: str = option("files:log-data", parse_text, "where entries are kept: files:DIR or memory:", required=True)
     token_file: str = option("", parse_text, "file with the shared token; without it everybody may write; reading is open to all")
     classic_networks: tuple[Network, ...] = option(

@@ -6,20 +6,28 @@ Whoever sent one is told when its group is durable. Between taking and handing o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
-from pillion_common.errors import InvalidInput, TooLarge, Unavailable
+from pillion_common.errors import InvalidInput, Unavailable
 from pillion_common.logs import EventLog
-from pillion_log.entries import from_texts, stamp
-from pillion_log.store.base import Appended, Done, Store
+from pillion_log.cuts import MAX_ENTRY_BYTES
+from pillion_log.entries import Run, from_long_text, from_texts, stamp
+from pillion_log.store.base import Appended, Done
 
-MAX_TEXT_BYTES = 64 * 1024
 MAX_GATHERED_BYTES = 1024 * 1024
 
 _STORED = Appended(1, 0)
 
 _log = EventLog("intake")
+
+
+class Sink(Protocol):
+    """What of a store is needed to give it entries: see pillion_log.store.base.Store."""
+
+    def append(self, runs: Sequence[Run], done: Done) -> None:
+        """Keep the entries in their order."""
 
 
 class Texts:
@@ -30,7 +38,7 @@ class Texts:
         clock: seconds since 1970.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Sink, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
         self._texts: list[bytes] = []
@@ -44,13 +52,14 @@ class Texts:
             done: called later, once, in the loop's thread, when it is durable, or with why it is not.
 
         Raises:
-            InvalidInput: it is empty. TooLarge: over 64 KB.
+            InvalidInput: it is empty.
         """
-        if len(body) > MAX_TEXT_BYTES:
-            raise TooLarge(f"the message is over {MAX_TEXT_BYTES} bytes; send less at a time")
         text = body.strip(b"\r\n")
         if not text:
             raise InvalidInput("the body is empty; send one message as text/plain", code="empty")
+        if len(text) > MAX_ENTRY_BYTES:
+            self._store.append([from_long_text(text, stamp(self._clock()))], done)
+            return
         if not self._texts:
             asyncio.get_running_loop().call_soon(self._hand_over)
         self._texts.append(text)

@@ -49,6 +49,7 @@ class RegistryProgram:
     async def stop(self) -> None:
         """Stop taking requests, finish those in flight, close the store."""
         self._readiness.close()
+        self._registry.reads.close()
         await self._server.close()
         await self._life.tasks.stop()
         await self._registry.stop()

@@ -56,6 +56,7 @@ class Instance:
     reason: str | None = None
     misses: int = 0
     retained: bool = False  # was up before the registry restarted, not checked since
+    hidden_until_s: float | None = None  # drained by an operator until then
 
     @property
     def name(self) -> str:
@@ -79,12 +80,13 @@ class Decision(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """Something that changed; the service's dependents may have to be told."""
+    """Something that changed; the service's dependents may have to be told. `revision` is the one it led to."""
 
     instance: Instance
     before: State | None
     after: State | None
     reason: str | None
+    revision: int
 
 
 class Catalog:
@@ -92,6 +94,8 @@ class Catalog:
 
     def __init__(self, max_instances: int) -> None:
         self.revision = 0
+        self.touches = 0  # changes of what people are shown that concern no dependent, and so have no revision
+        self.names_version = 0  # another one whenever `names` are others
         self._max_instances = max_instances
         self._generation = 0
         self._instances: dict[str, Instance] = {}
@@ -120,10 +124,26 @@ class Catalog:
         Raises:
             NotFound: no instance of that name was ever registered here.
         """
-        if name not in self._seen and name not in self._ids_by_name:
+        if not self.knows(name):
             raise NotFound(
                 f"no service named {name!r} was ever registered here; GET /services lists those that are", code="unknown_service"
             )
+        return self.named(name)
+
+    def knows(self, name: str) -> bool:
+        """Return whether an instance of that name was ever registered here."""
+        return name in self._seen or name in self._ids_by_name
+
+    def has(self, name: str) -> bool:
+        """Return whether a service has an instance now, in whatever state."""
+        return name in self._ids_by_name
+
+    def names(self) -> list[str]:
+        """Return the names that have an instance now."""
+        return list(self._ids_by_name)
+
+    def named(self, name: str) -> list[Instance]:
+        """Return a service's instances, oldest first; none for a name never seen."""
         return [self._instances[instance_id] for instance_id in self._ids_by_name.get(name, ())]
 
     def at_url(self, url: str) -> list[Instance]:
@@ -178,6 +198,7 @@ class Catalog:
 
     def accept(self, decision: Decision, now_s: float) -> list[Transition]:
         """Carry a decision out, once it is stored."""
+        hidden = [i.hidden_until_s for i in self._same(decision) if i.hidden_until_s] if decision.state is State.DRAINING else []
         changes = [change for instance_id in decision.replaced if (change := self.remove(instance_id, "replaced by a new registration"))]
         before = self._instances.get(decision.record.instance_id)
         if before is not None and before.name != decision.record.name:
@@ -185,7 +206,7 @@ class Catalog:
             before = None
         if before is not None:
             self._unlink(before)
-        instance = Instance(decision.record, decision.state, now_s, retained=decision.retained)
+        instance = Instance(decision.record, decision.state, now_s, retained=decision.retained, hidden_until_s=max(hidden, default=None))
         self._link(instance)
         changes.append(self._changed(instance, before.state if before else None, decision.state, "registered"))
         return changes
@@ -225,16 +246,26 @@ class Catalog:
     def failed(self, instance: Instance, reason: str, now_s: float) -> Transition | None:
         """Note evidence that the instance cannot serve: refused, or it says so itself."""
         if instance.state is State.DRAINING:
-            instance.misses, instance.reason = max(1, instance.misses), reason  # nobody is told of it any more
+            instance.misses = max(1, instance.misses)  # nobody is told of it any more
+            self._touch(instance, reason)
             return None
         if instance.state is State.DOWN or (instance.state is State.STARTING and not instance.retained):
-            instance.reason = reason  # nobody was told of it yet: an app that is still coming up is not down
+            self._touch(instance, reason)  # nobody was told of it yet: an app that is still coming up is not down
             return None
         return self._move(instance, State.DOWN, reason, now_s)
 
     def drain(self, instance: Instance, reason: str, now_s: float) -> Transition | None:
-        """Withdraw an instance that goes on working; None if it is drained already."""
-        return None if instance.state is State.DRAINING else self._move(instance, State.DRAINING, reason, now_s)
+        """Withdraw an instance that goes on working; None if it is drained already. One that was hidden for a while is drained for good."""
+        drained = instance.state is State.DRAINING and instance.hidden_until_s is None
+        return None if drained else self._move(instance, State.DRAINING, reason, now_s)
+
+    def hide(self, instance: Instance, until_s: float, reason: str, now_s: float) -> Transition | None:
+        """Withdraw an instance for a while; None if it is drained, which is for good."""
+        if instance.state is State.DRAINING and instance.hidden_until_s is None:
+            return None
+        transition = self._move(instance, State.DRAINING, reason, now_s)
+        instance.hidden_until_s = until_s
+        return transition
 
     def undrain(self, instance: Instance, now_s: float) -> Transition | None:
         """Let an instance come back, by a check; None if it is not drained."""
@@ -246,15 +277,24 @@ class Catalog:
 
     # Inside.
 
+    def _touch(self, instance: Instance, reason: str) -> None:
+        if instance.reason != reason:
+            instance.reason = reason
+            self.touches += 1
+
+    def _same(self, decision: Decision) -> Iterator[Instance]:
+        return (one for i in (decision.record.instance_id, *decision.replaced) if (one := self._instances.get(i)))
+
     def _move(self, instance: Instance, state: State, reason: str | None, now_s: float) -> Transition:
         before = instance.state
         instance.state, instance.reason, instance.since_s, instance.retained = state, reason, now_s, False
+        instance.hidden_until_s = None
         return self._changed(instance, before, state, reason)
 
     def _changed(self, instance: Instance, before: State | None, after: State | None, reason: str | None) -> Transition:
         self.revision += 1
         self._providers.pop(instance.name, None)
-        return Transition(instance, before, after, reason)
+        return Transition(instance, before, after, reason, self.revision)
 
     def _collect(self, name: str) -> ProviderSet:
         instances = [self._instances[instance_id] for instance_id in self._ids_by_name.get(name, ())]
@@ -266,6 +306,7 @@ class Catalog:
         record = instance.record
         self._instances[record.instance_id] = instance
         self._ids_by_url[record.url].add(record.instance_id)
+        self.names_version += record.name not in self._ids_by_name
         self._ids_by_name[record.name][record.instance_id] = None
         if len(self._seen) < MAX_SEEN:
             self._seen.add(record.name)
@@ -277,6 +318,7 @@ class Catalog:
         del self._instances[record.instance_id]
         _discard(self._ids_by_url, record.url, record.instance_id)
         _discard(self._ids_by_name, record.name, record.instance_id)
+        self.names_version += record.name not in self._ids_by_name
         for required in record.registration.requires:
             _discard(self._dependents, required, record.instance_id)
 

@@ -22,6 +22,8 @@ class LagMeter:
         self._clock = clock
         self._expected = clock()
         self._late_at: float | None = None
+        self.late_s = 0.0  # at the last tick
+        self.latest_s = 0.0  # the most there ever was
 
     async def run(self) -> None:
         """Tick for ever."""
@@ -33,6 +35,8 @@ class LagMeter:
     def observe(self) -> None:
         """Compare the clock with the tick that was due."""
         now = self._clock()
+        self.late_s = max(0.0, now - self._expected)
+        self.latest_s = max(self.latest_s, self.late_s)
         if now - self._expected > self._tolerance_s:
             self._late_at = now
 

@@ -6,9 +6,11 @@ A slow or dead dependent has its own connection and its own back-off, so it dela
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 from pillion_common.backoff import Backoff
 from pillion_common.errors import PeerError
@@ -38,7 +40,23 @@ OnAcknowledged = Callable[[Dependent, Known, Callable[[], None]], None]
 class _Outbox:
     """What is on its way to one dependent."""
 
-    __slots__ = ("backoff", "channel", "dependent", "head", "queued", "record", "retry", "sending", "url")
+    __slots__ = (
+        "backoff",
+        "channel",
+        "dependent",
+        "failing_s",
+        "fault",
+        "head",
+        "queued",
+        "record",
+        "retry",
+        "sending",
+        "sent_s",
+        "status",
+        "told_s",
+        "tries",
+        "url",
+    )
 
     def __init__(self, dependent: Dependent, record: Record, headers: tuple[str, ...]) -> None:
         self.dependent = dependent
@@ -50,12 +68,30 @@ class _Outbox:
         self.retry: asyncio.TimerHandle | None = None
         self.queued = False
         self.sending = False
+        self.sent_s = 0.0
+        self.told_s: float | None = None  # when it last acknowledged a patch
+        self.failing_s: float | None = None  # when the first of the tries was made that have failed since
+        self.tries = 0
+        self.status = 0
+        self.fault = ""
 
     def calm(self) -> None:
         """End a wait for the next try."""
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
+
+
+class Standing(NamedTuple):
+    """How things stand with one dependent, for those who ask why. Times are in seconds since 1970."""
+
+    known: Knowledge
+    sending_since_s: float | None  # a patch is on its way
+    failing_since_s: float | None  # patches fail: how often, with which status (0: no answer), and why
+    tries: int
+    status: int
+    fault: str
+    told_s: float | None  # when it last acknowledged one
 
 
 class Notifier:
@@ -75,6 +111,7 @@ class Notifier:
         epoch: str,
         timeout_s: float,
         token: Token | None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog
         self._channels = channels
@@ -89,6 +126,8 @@ class Notifier:
         self._results: dict[tuple[object, ...], Knowledge] = {}
         self._planned_at = -1
         self._withdrawals = Withdrawals()
+        self._clock = clock
+        self.sent = self.acknowledged = self.failed = 0  # patches
 
     def watch(self, record: Record, known: Known | None = None) -> None:
         """Tell an instance of its providers from now on.
@@ -119,6 +158,18 @@ class Notifier:
     def release(self, instance_id: str) -> None:
         """Wait no longer for a dependent's word: it is down."""
         self._withdrawals.release(instance_id)
+
+    def standing(self, instance_id: str) -> Standing | None:
+        """Return how things stand with a dependent; None if it requires nothing."""
+        outbox = self._outboxes.get(instance_id)
+        if outbox is None:
+            return None
+        sending = outbox.sent_s if outbox.sending or outbox.queued else None
+        return Standing(outbox.dependent.known, sending, outbox.failing_s, outbox.tries, outbox.status, outbox.fault, outbox.told_s)
+
+    def failing(self) -> int:
+        """Return how many dependents there are whose patches fail."""
+        return sum(outbox.failing_s is not None for outbox in self._outboxes.values())
 
     async def until_withdrawn(self, name: str, url: str, timeout_s: float) -> tuple[int, tuple[str, ...]]:
         """Wait until no dependent that is up knows a provider any more. It must have been withdrawn already.
@@ -181,6 +232,8 @@ class Notifier:
             dependent.known = planned.known
             return
         outbox.sending = True
+        outbox.sent_s = self._clock()
+        self.sent += 1
         channel = outbox.channel
         if dependent.classic:
             # It cannot tell a repeat from news, and may take its time: a connection for this one patch leaves no doubt whether it was
@@ -226,9 +279,11 @@ class Notifier:
             dependent.start_afresh()
             self._tell(outbox)
         elif outcome.status != 200:
-            self._try_later(outbox, f"it was answered {outcome.status}")
+            self._try_later(outbox, f"it was answered {outcome.status}", outcome.status)
         else:
-            outbox.backoff = None
+            outbox.backoff = outbox.failing_s = None
+            outbox.told_s = self._clock()
+            self.acknowledged += 1
             dependent.known = delivery.result
             self._withdrawals.acknowledged(dependent)
             self._keep_acknowledged(outbox)
@@ -248,7 +303,12 @@ class Notifier:
         known = {name: tuple(told.entries.values()) for name, told in dependent.known.sets.items() if told is not None}
         self._on_acknowledged(dependent, known, kept)
 
-    def _try_later(self, outbox: _Outbox, reason: str) -> None:
+    def _try_later(self, outbox: _Outbox, reason: str, status: int = 0) -> None:
+        if outbox.failing_s is None:
+            outbox.failing_s, outbox.tries = outbox.sent_s, 0
+        outbox.tries += 1
+        outbox.fault, outbox.status = reason, status
+        self.failed += 1
         instance_id = outbox.dependent.instance_id
         _log.debug("patch_failed", f"patch to {instance_id} failed: {reason}", instance=instance_id)
         outbox.backoff = outbox.backoff or Backoff(BACKOFF_BASE_S, BACKOFF_CAP_S)

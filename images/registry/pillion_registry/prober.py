@@ -96,6 +96,7 @@ class Prober:
         self._targets: dict[str, _Target] = {}
         self._heap: list[tuple[float, int, _Target]] = []
         self._order = itertools.count()
+        self.checks = dict.fromkeys(Verdict, 0)  # how many ended so
 
     def watch(self, record: Record, delay_s: float = 0.0, healthy: bool = False) -> None:
         """Check an instance from now on.
@@ -171,6 +172,7 @@ class Prober:
             self._ask_in(target, CLOSED_RETRIES_S[target.closes - 1])
             return
         target.closes = 0
+        self.checks[finding.verdict] += 1
         if finding.verdict is Verdict.UNASKED:
             _log.warn_seldom("check_not_made", finding.reason)
             again = False

@@ -10,13 +10,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
+from msgspec import UNSET
+
 from pillion_common.clock import rfc3339
-from pillion_common.errors import InvalidInput, NotFound, PillionError
+from pillion_common.errors import Conflict, InvalidInput, NotFound, PillionError
 from pillion_common.logs import EventLog
 from pillion_common.models import (
     Drained,
     DrainRequest,
-    InstanceList,
     InstanceView,
     Registered,
     Registration,
@@ -24,25 +25,35 @@ from pillion_common.models import (
     StateReport,
     check_registration,
 )
-from pillion_common.names import address_of, derive_id, parse_url
+from pillion_common.names import derive_id, parse_url
 from pillion_common.networks import TargetRule
 from pillion_common.tasks import Supervisor
 from pillion_common.trust import Token
+from pillion_registry import events
 from pillion_registry.catalog import Catalog, Instance, Record, Transition
 from pillion_registry.channels import Channels
 from pillion_registry.dependent import Dependent
+from pillion_registry.doubts import Doubts
+from pillion_registry.events import Event, Events
+from pillion_registry.history import History
 from pillion_registry.lag import LagMeter
 from pillion_registry.lanes import Lanes
 from pillion_registry.notifier import Notifier
 from pillion_registry.prober import Finding, Prober, Verdict, tidy
+from pillion_registry.reads import Reads
+from pillion_registry.refusals import Refusals
 from pillion_registry.settings import Settings
 from pillion_registry.store.base import Acknowledged, Known, Put, Remove, SetState, Store
+from pillion_registry.targets import check_targets
+from pillion_registry.timeline import Timeline
+from pillion_registry.views import present, view
 
 _log = EventLog("registry")
 
 FORGET_TICK_S = 10.0
 RESTART_SPREAD_S = 1.0
 MAX_DRAIN_S = 300.0
+MAX_HIDE_S = 3600.0
 MAX_TOLERANCE_S = 0.5  # of our own lateness; no more than a quarter of the time an instance has to answer
 
 
@@ -58,16 +69,21 @@ class Registry:
         self._clock = clock
         self._token = token
         self._catalog = Catalog(settings.max_instances)
+        self.events = Events(clock)
+        self.history = History(settings.journal_path(), settings.journal_size, settings.journal_age, self._snapshot, clock)
+        self.reads = Reads(self._catalog, self.events)
+        self.refusals = Refusals()
+        self._doubts = Doubts(self._catalog)
+        self.writes = self.writes_failed = 0
+        self.streams: set[object] = set()  # that are open
+        self._hidden: dict[str, asyncio.TimerHandle] = {}
         self._rule = TargetRule(settings.allowed_targets())
-        self._channels = Channels(self._rule, lambda instance_id: self._prober.check_soon(instance_id))
-        self._lag = LagMeter(min(MAX_TOLERANCE_S, settings.heartbeat_timeout / 4))
-        self._prober = Prober(
-            self._channels,
-            self._lag,
-            self._checked,
-            interval_s=settings.heartbeat_interval,
-            timeout_s=settings.heartbeat_timeout,
+        self._channels = Channels(self._rule, lambda instance_id: self.prober.check_soon(instance_id))
+        self.lag = LagMeter(min(MAX_TOLERANCE_S, settings.heartbeat_timeout / 4))
+        self.prober = Prober(
+            self._channels, self.lag, self._checked, interval_s=settings.heartbeat_interval, timeout_s=settings.heartbeat_timeout
         )
+        self._timeline = Timeline(self._catalog, self._channels.open, settings.log_to, token, clock)
         self._lanes = Lanes()
         self._coming = 0  # new instances that are being stored
         self._store_fault: str | None = None
@@ -83,7 +99,7 @@ class Registry:
         """
         stored = await self._store.load()
         self.epoch = stored.epoch
-        self._notifier = Notifier(
+        self.notifier = Notifier(
             self._catalog,
             self._channels,
             self._keep_acknowledged,
@@ -93,18 +109,33 @@ class Registry:
         )
         self._catalog.restore(((one.record, one.state, one.since_s, one.reason) for one in stored.instances), stored.revision)
         for index, one in enumerate(stored.instances):
-            self._prober.watch(one.record, RESTART_SPREAD_S * index / len(stored.instances))
-            self._notifier.watch(one.record, known=one.known or {})
+            self.prober.watch(one.record, RESTART_SPREAD_S * index / len(stored.instances))
+            self.notifier.watch(one.record, known=one.known or {})
+        self.reads.begin(self.epoch)
+        self.events.begin(await self.history.load(), stored.revision)
+        self.events.listen(self.history.keep)
+        self._timeline.begin(self.events, self._tasks)
+        self.history.begin()
+        self.events.note(events.STARTED, f"the registry started with {len(stored.instances)} instances", stored.revision)
         if stored.instances:
             _log.info("restored", f"{len(stored.instances)} instances come back from the store", instances=len(stored.instances))
-        self._tasks.keep("lag meter", self._lag.run())
-        self._tasks.keep("prober", self._prober.run())
+        self._tasks.keep("lag meter", self.lag.run())
+        self._tasks.keep("prober", self.prober.run())
         self._tasks.keep("forgetting", self._forget_old())
 
     async def stop(self) -> None:
         """Close the connections and the store. The tasks are their supervisor's to stop, before."""
         self._channels.close()
+        for timer in self._hidden.values():
+            timer.cancel()
+        self.events.note(events.STOPPED, "the registry stopped", self._catalog.revision)
+        await self.history.close()
         await self._store.close()
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return the catalogue, to look at."""
+        return self._catalog
 
     def store_fault(self) -> str | None:
         """Return why the last write failed, for /readyz; None when it did not."""
@@ -124,12 +155,15 @@ class Registry:
             InvalidInput, Conflict, Unavailable, StorageFull.
         """
         check_registration(registration)
-        self._check_targets(registration, registrant)
+        check_targets(registration, registrant, self._rule)
         instance_id = registration.instance_id or derive_id(registration.service_name, registration.service_url)
         async with self._lanes.hold(instance_id, registration.service_url):
             now = self._clock()
             decision = self._catalog.decide(registration, registrant, now, trusted, self._coming)
-            kept_state = State.UP if decision.retained else decision.state  # so that another restart retains it as well
+            earlier = self._catalog.get(instance_id)
+            hidden = earlier is not None and earlier.hidden_until_s is not None and decision.state is State.DRAINING
+            # So that another restart retains it as well; and ends what an operator meant for some seconds.
+            kept_state = State.UP if decision.retained or hidden else decision.state
             self._coming += decision.new
             try:
                 await self._keep(Put(decision.record, kept_state, now, decision.replaced, self._catalog.revision + 1))
@@ -138,14 +172,19 @@ class Registry:
             transitions = self._catalog.accept(decision, now)
             self._let_go(*decision.replaced)
             self._channels.renew(decision.record)
-            self._prober.watch(decision.record, healthy=decision.state is State.UP)
-            self._notifier.watch(decision.record)
-        self._publish(transitions)
+            self.prober.watch(decision.record, healthy=decision.state is State.UP)
+            self.notifier.watch(decision.record)
+        renewed = earlier is not None and earlier.record.registration == registration
+        self._publish(transitions, kind=events.RENEWED if renewed else events.REGISTERED)
         revision = self._catalog.revision
-        return Registered(instance_id, revision, self.epoch, decision.state, self._settings.heartbeat_interval)
+        warnings = self._doubts.about(registration) or UNSET
+        return Registered(instance_id, revision, self.epoch, decision.state, self._settings.heartbeat_interval, warnings)
 
-    async def deregister(self, url: str) -> int:
+    async def deregister(self, url: str, by: str | None = None) -> int:
         """Remove every registration at a URL.
+
+        Args:
+            by: who asked for it, for the journal.
 
         Returns:
             How many there were.
@@ -158,8 +197,20 @@ class Registry:
             found = self._catalog.at_url(url)
             if not found:
                 raise NotFound(f"nothing is registered at {url}; GET /services lists what is", code="unknown_url")
-            await self._drop(found, "deregistered")
+            await self._drop(found, "deregistered", events.LEFT, by)
         return len(found)
+
+    async def forget(self, instance_id: str, reason: str, by: str) -> InstanceView:
+        """Remove one instance. One that lives registers again as soon as it notices.
+
+        Raises:
+            NotFound: no such instance. Unavailable, StorageFull.
+        """
+        instance = self._find(instance_id)
+        async with self._lanes.hold(instance_id, instance.record.url):
+            instance = self._find(instance_id)
+            await self._drop([instance], tidy(reason) or "forgotten on request", events.FORGOTTEN, by)
+        return view(instance)
 
     def report(self, instance_id: str, report: StateReport) -> InstanceView:
         """Take an instance's word about itself: down is believed at once, up after a check of our own.
@@ -171,12 +222,12 @@ class Registry:
         if report.state is State.DOWN:
             self._move(self._catalog.failed(instance, tidy(report.reason or "") or "it reports itself down", self._clock()))
         elif report.state is State.UP:
-            self._prober.check_soon(instance_id)
+            self.prober.check_soon(instance_id)
         else:
             raise InvalidInput("an instance reports itself up or down", code="invalid_state", field="State")
-        return _view(instance)
+        return view(instance)
 
-    async def drain(self, instance_id: str, request: DrainRequest) -> Drained:
+    async def drain(self, instance_id: str, request: DrainRequest, by: str | None = None) -> Drained:
         """Withdraw an instance that goes on working; returns once every dependent that is up has acknowledged it, or the time is over.
 
         Raises:
@@ -187,63 +238,62 @@ class Registry:
             raise InvalidInput(f"Timeout {timeout_s:g} is not between 0 and {MAX_DRAIN_S:g} seconds", code="out_of_range", field="Timeout")
         instance = self._find(instance_id)
         reason = tidy(request.reason or "") or "drained on request"
-        self._move(self._catalog.drain(instance, reason, self._clock()))
-        acknowledged, waiting = await self._notifier.until_withdrawn(instance.name, instance.record.url, timeout_s)
+        self._move(self._catalog.drain(instance, reason, self._clock()), by=by)
+        acknowledged, waiting = await self.notifier.until_withdrawn(instance.name, instance.record.url, timeout_s)
         if waiting:
             what = f"{len(waiting)} dependents have not acknowledged within {timeout_s:g} s that {instance_id} drains"
             _log.warning("drain_unacknowledged", f"{what}, among them {waiting[0]}", instance=instance_id)
+        self._timeline.tell("drained", instance, what if waiting else "no dependent knows it any more")
         return Drained(instance_id, instance.state, acknowledged, waiting)
 
-    def undrain(self, instance_id: str) -> InstanceView:
+    def undrain(self, instance_id: str, by: str | None = None) -> InstanceView:
         """Let a drained instance come back: offered again once a check has passed.
 
         Raises:
             NotFound: no such instance.
         """
         instance = self._find(instance_id)
-        self._move(self._catalog.undrain(instance, self._clock()))
-        self._prober.check_soon(instance_id)
-        return _view(instance)
+        self._move(self._catalog.undrain(instance, self._clock()), kind=events.UNDRAINED, by=by)
+        self.prober.check_soon(instance_id)
+        return view(instance)
 
-    def list(self, name: str | None = None, state: str | None = None, tag: str | None = None, zone: str | None = None) -> InstanceList:
-        """Return the instances that fit all filters given."""
-        return self._listed(
-            instance
-            for instance in self._catalog
-            if name in (None, instance.name)
-            and state in (None, instance.state.value)
-            and zone in (None, instance.record.registration.zone)
-            and (tag is None or tag in (instance.record.registration.tags or ()))
-        )
-
-    def list_service(self, name: str, state: str | None = None) -> InstanceList:
-        """Return the instances of one service, or those of them that are in a state.
+    def hide(self, instance_id: str, seconds: float, reason: str, by: str) -> InstanceView:
+        """Withdraw an instance for some seconds, or until it is undrained or the registry restarts: to see how its dependents bear it.
 
         Raises:
-            NotFound: the name was never registered.
+            NotFound: no such instance. InvalidInput: the time is out of bounds. Conflict: it is drained.
         """
-        return self._listed(instance for instance in self._catalog.of_name(name) if state in (None, instance.state.value))
+        if not 0 < seconds <= MAX_HIDE_S:
+            raise InvalidInput(f"Seconds {seconds:g} is not more than 0 and at most {MAX_HIDE_S:g}", code="out_of_range", field="Seconds")
+        instance = self._find(instance_id)
+        until_s = self._clock() + seconds
+        reason = f"hidden until {rfc3339(until_s)}" + (f": {tidy(reason)}" if reason else "")
+        transition = self._catalog.hide(instance, until_s, reason, self._clock())
+        if transition is None:
+            raise Conflict(f"{instance_id} is drained: nobody is offered it; undrain it first", code="draining")
+        self._move(transition, kind=events.HIDDEN, by=by)
+        if (earlier := self._hidden.pop(instance_id, None)) is not None:
+            earlier.cancel()
+        self._hidden[instance_id] = asyncio.get_running_loop().call_later(seconds, self._show, instance_id)
+        return view(instance)
 
     # Inside.
+
+    def _snapshot(self) -> list[Event]:
+        return [present(instance, self._catalog.revision) for instance in self._catalog]
+
+    def _show(self, instance_id: str) -> None:
+        del self._hidden[instance_id]
+        instance = self._catalog.get(instance_id)
+        if instance is not None and instance.hidden_until_s is not None:
+            self._move(self._catalog.undrain(instance, self._clock()), kind=events.SHOWN)
+            self.prober.check_soon(instance_id)
 
     def _find(self, instance_id: str) -> Instance:
         instance = self._catalog.get(instance_id)
         if instance is None:
             raise NotFound(f"no instance {instance_id!r} is registered; register first", code="unknown_instance")
         return instance
-
-    def _listed(self, instances: Iterable[Instance]) -> InstanceList:
-        return InstanceList(self._catalog.revision, self.epoch, tuple(_view(instance) for instance in instances))
-
-    def _check_targets(self, registration: Registration, registrant: str) -> None:
-        for field, url in (("HeartbeatURL", registration.heartbeat_url), ("ServiceUpdateURL", registration.service_update_url)):
-            host = parse_url(url, field).host if url else ""
-            if address_of(host) is not None and not self._rule.allows(host, registrant):
-                raise InvalidInput(
-                    f"{field} {host} is neither the registrant's own address ({registrant}) nor in a network of PILLION_TARGETS",
-                    code="target_not_allowed",
-                    field=field,
-                )
 
     async def _keep(self, *changes: Put | Remove) -> None:
         try:
@@ -255,6 +305,8 @@ class Registry:
 
     def _note_kept(self, fault: PillionError | None) -> None:
         """Note how the last write ended. A state that was not kept is found out again by the first check after a restart."""
+        self.writes += 1
+        self.writes_failed += fault is not None
         self._store_fault = fault.message if fault else None
         if fault:
             _log.warn_seldom("store_failed", fault.message)
@@ -266,7 +318,7 @@ class Registry:
 
         self._store.submit((Acknowledged(dependent.instance_id, dependent.generation, known),), kept)
 
-    async def _drop(self, instances: Iterable[Instance], reason: str) -> None:
+    async def _drop(self, instances: Iterable[Instance], reason: str, kind: str, by: str | None = None) -> None:
         records = [instance.record for instance in instances]
         await self._keep(*(Remove(record.instance_id, record.generation, self._catalog.revision + 1) for record in records))
         changes = []
@@ -275,13 +327,13 @@ class Registry:
             if change := self._catalog.remove(record.instance_id, reason, record.generation):
                 changes.append(change)
                 self._let_go(record.instance_id)
-        self._publish(changes)
+        self._publish(changes, kind, by)
 
     def _let_go(self, *instance_ids: str) -> None:
         for instance_id in instance_ids:
             self._channels.drop(instance_id)
-            self._prober.forget(instance_id)
-            self._notifier.forget(instance_id)
+            self.prober.forget(instance_id)
+            self.notifier.forget(instance_id)
 
     def _checked(self, record: Record, finding: Finding) -> bool:
         """Take a check's outcome in; return whether a doubt is left that a check before its time would settle."""
@@ -290,40 +342,48 @@ class Registry:
             return False
         if finding.verdict is Verdict.PASSED:
             if instance.misses or instance.state is not State.UP:
-                self._notifier.kick(record.instance_id)
+                self.notifier.kick(record.instance_id)
             self._move(self._catalog.passed(instance, self._clock()))
         elif finding.verdict is Verdict.FAILED:
             self._move(self._catalog.failed(instance, finding.reason, self._clock()))
         else:
             self._move(self._catalog.missed(instance, finding.reason, self._settings.heartbeat_misses, self._clock()))
+            self._timeline.missed(instance, finding.reason)
             return instance.state is State.UP or instance.retained
         return False
 
-    def _move(self, transition: Transition | None) -> None:
+    def _move(self, transition: Transition | None, kind: str | None = None, by: str | None = None) -> None:
         if transition is not None:
             instance = transition.instance
             record = instance.record
-            self._publish([transition])
-            revision = self._catalog.revision
-            change = SetState(record.instance_id, record.generation, instance.state, instance.reason, instance.since_s, revision)
-            self._store.submit((change,), self._note_kept)
+            self._publish([transition], kind, by)
+            if instance.hidden_until_s is None:  # a restart ends a hiding
+                revision = self._catalog.revision
+                change = SetState(record.instance_id, record.generation, instance.state, instance.reason, instance.since_s, revision)
+                self._store.submit((change,), self._note_kept)
 
-    def _publish(self, transitions: Iterable[Transition]) -> None:
-        """Log what happened, and tell those whom it concerns."""
+    def _publish(self, transitions: Iterable[Transition], kind: str | None = None, by: str | None = None) -> None:
+        """Record what happened, and tell those whom it concerns.
+
+        Args:
+            kind: of the event, where the state after it does not say it all. What goes because something else came is `replaced`.
+        """
         names = []
         for transition in transitions:
             names.append(transition.instance.name)
             record = transition.instance.record
             what = transition.after.value if transition.after else "gone"
+            replaced = transition.after is None and kind in (events.REGISTERED, events.RENEWED)
+            self.events.record(transition, events.REPLACED if replaced else kind or what, by)
             if transition.after is State.DOWN:
-                self._notifier.release(record.instance_id)
+                self.notifier.release(record.instance_id)
             fields = {"service": record.name, "instance": record.instance_id, "url": record.url}
             reason = f": {transition.reason}" if transition.reason else ""
             if transition.before is not transition.after:
                 _log.info(f"instance_{what}", f"{record.name} at {record.url} is {what}{reason}", **fields)
             else:
                 _log.debug("instance_registered_again", f"{record.name} at {record.url} registered again", **fields)
-        self._notifier.changed(names)
+        self.notifier.changed(names)
 
     async def _forget_old(self) -> None:
         while True:
@@ -333,26 +393,8 @@ class Registry:
                     same = self._catalog.get(instance.record.instance_id, instance.record.generation)
                     if same is not None and same.gone:
                         try:
-                            await self._drop([same], f"forgotten after {self._settings.forget_after:g} s without being up")
+                            await self._drop(
+                                [same], f"forgotten after {self._settings.forget_after:g} s without being up", events.FORGOTTEN
+                            )
                         except PillionError:
                             break  # logged; the next round tries again
-
-
-def _view(instance: Instance) -> InstanceView:
-    given = instance.record.registration
-    return InstanceView(
-        instance_id=instance.record.instance_id,
-        service_name=given.service_name,
-        service_url=given.service_url,
-        state=instance.state,
-        since=rfc3339(instance.since_s),
-        registered=rfc3339(instance.record.registered_s),
-        reason=instance.reason,
-        required_services=given.requires,
-        version=given.version,
-        zone=given.zone,
-        weight=given.weight or 1,
-        tags=given.tags,
-        metadata=given.metadata,
-        protocol=given.protocol or 1,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pillion_common.config import (
     Address,
@@ -12,13 +13,20 @@ from pillion_common.config import (
     parse_count,
     parse_level,
     parse_networks,
+    parse_size,
     parse_text,
     parse_time,
 )
+from pillion_common.names import check_name
 from pillion_common.networks import EVERYWHERE, LOOPBACK, PRIVATE, within
 
 PROGRAM = "registry"
 DESCRIPTION = "Keeps the catalogue of services, checks them, and tells each what it requires."
+
+
+def parse_service(text: str) -> str:
+    """Return a service's name, or an empty text."""
+    return check_name(text, "name") if text else text
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,10 @@ class Settings:
     )
     forget_after: float = option("1h", parse_time, "time after which an instance that stays down is forgotten")
     drain_timeout: float = option("5s", parse_time, "most time a drain waits for its dependents, if the request does not say")
+    journal_size: int = option("64M", parse_size, "most bytes of events kept beside the store, about; the oldest go first")
+    journal_age: float = option("7d", parse_time, "how long events are kept")
     max_instances: int = option("20000", parse_count(1, 1_000_000), "most instances the registry takes in")
+    log_to: str = option("LogService", parse_service, "service whose providers are sent what happens here, as log entries; empty: none")
     log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
 
     def allowed_targets(self) -> tuple[Network, ...]:
@@ -52,6 +63,11 @@ class Settings:
             return self.targets
         on_loopback = self.listen.host == "localhost" or within(self.listen.host, LOOPBACK)
         return PRIVATE + LOOPBACK if on_loopback else PRIVATE
+
+    def journal_path(self) -> Path | None:
+        """Return the file for events, beside the store's own: registry-events.db beside registry.db; None for one in memory."""
+        kind, _, rest = self.store.partition(":")
+        return Path(rest).with_name(f"{Path(rest).stem}-events.db") if kind == "sqlite" and rest not in ("", ":memory:") else None
 
     def exempt_networks(self) -> tuple[Network, ...]:
         """Return the networks whose clients need no token."""

@@ -96,17 +96,18 @@ def parse_registries(text: str) -> tuple[Url, ...]:
 
 
 def parse_requires(text: str) -> dict[str, int]:
-    """Return name -> how many providers are needed, of `LogService,Db:2`.
+    """Return name -> how many providers are needed, of `LogService,Db:2,Cache?`; 0 of what the app can do without.
 
     Raises:
         ValueError: it is not of that form. InvalidInput: a name is none.
     """
     needs = {}
     for part in parse_names(text):
-        name, _, count = part.partition(":")
+        name, colon, count = part.partition(":")
+        optional = not colon and name.endswith("?")
         if count and (not count.isdigit() or not 1 <= int(count) <= 1000):
-            raise ValueError(f"has {part!r}; write Name or Name:COUNT")
-        needs[check_name(name, "requires")] = int(count or 1)
+            raise ValueError(f"has {part!r}; write Name, Name:COUNT or Name?")
+        needs[check_name(name.removesuffix("?") if optional else name, "requires")] = 0 if optional else int(count or 1)
     return needs
 
 
@@ -153,7 +154,7 @@ class Settings:
     registry: tuple[Url, ...] = option(
         "http://registry:3000", parse_registries, "registry URLs, comma-separated; tried in turn", required=True
     )
-    requires: dict[str, int] = option("", parse_requires, "services the app requires, comma-separated; Db:2 means two of it")
+    requires: dict[str, int] = option("", parse_requires, "services the app requires, comma-separated; Db:2 is two, Cache? may be missing")
     check: Check = option("tcp", _parse_check, "how to tell whether the app is well: tcp, http:/path, exec:COMMAND or none")
     check_status: tuple[tuple[int, int], ...] = option("200-399", _parse_statuses, "what an http check is to be answered, e.g. 200-299,401")
     check_interval: float = option("1s", parse_time, "time between two checks of the app; its closing a connection is seen at once")
@@ -184,6 +185,11 @@ class Settings:
     outlive: float = option("0s", parse_duration, "longest stay, when stopping, while the app still serves (pods stop both at once)")
     end_with_app: float = option("0s", parse_duration, "end once the app was well and has been gone for this long (for jobs); 0 never ends")
     log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
+
+    def needs(self, undeclared: tuple[str, ...] = ()) -> dict[str, int]:
+        """Return how many are needed of the names for which it is not one: 0 of what the app can do without, its log service among it."""
+        wanted = {**dict.fromkeys((*self.all_required, *undeclared), 0), **self.requires}
+        return {name: count for name, count in wanted.items() if count != 1}
 
     @property
     def all_required(self) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ async def describe(
         "Metadata": metadata or None,
         "Protocol": 2,
         "Incarnation": incarnation,
+        "Needs": settings.needs(undeclared) or None,
         "InstanceID": stand_in.instance_id if stand_in else None,
     }
 

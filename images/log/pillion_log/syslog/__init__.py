@@ -1,0 +1,1 @@
+"""Takes syslog in, over TCP and UDP."""

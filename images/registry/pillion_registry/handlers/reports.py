@@ -1,0 +1,43 @@
+"""`GET /graph` and `GET /why`: what follows from the catalogue."""
+
+from __future__ import annotations
+
+import time
+
+from pillion_common.errors import InvalidInput
+from pillion_common.models import encode
+from pillion_registry.graph import graph
+from pillion_registry.handlers.base import RegistryHandler
+from pillion_registry.history_file import Wanted
+from pillion_registry.why import Evidence, explain
+
+
+class GraphHandler(RegistryHandler):
+    """`GET /graph`."""
+
+    def get(self) -> None:
+        """Tell who requires whom, and what is missing."""
+        catalog = self.registry.catalog
+        self.set_header("Cache-Control", "no-store")
+        self.write_json(encode(graph(catalog, catalog.revision, self.text("name"))))
+
+
+class WhyHandler(RegistryHandler):
+    """`GET /why`."""
+
+    async def get(self) -> None:
+        """Tell why a consumer does or does not see a service."""
+        consumer, service = self._name("consumer"), self._name("service")
+        registry = self.registry
+        last = [] if registry.catalog.has(service) else await registry.history.select(Wanted(name=service, limit=1))
+        refusals = {name: found for name in (consumer, service) if (found := registry.refusals.of(name))}
+        evidence = Evidence(registry.notifier.standing, refusals, last[0] if last else None, time.time())
+        self.set_header("Cache-Control", "no-store")
+        self.write_json(encode(explain(consumer, service, registry.catalog, evidence)))
+
+    def _name(self, parameter: str) -> str:
+        name = self.text(parameter)
+        if not name:
+            message = f"{parameter} is missing; ask like /why?consumer=Portald&service=GradingService"
+            raise InvalidInput(message, code="invalid_query", field=parameter)
+        return name
