@@ -53,6 +53,11 @@ class StubLog:
                 stub._connections.discard(self.connection)
                 super().finish()
 
+            def do_GET(self) -> None:
+                self.send_response(200)  # a heartbeat
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 stub.encodings.add(self.headers["Content-Encoding"] or "identity")
@@ -95,6 +100,8 @@ class StubLog:
             self.authorizations.add(authorization)
             if self._server is None:
                 return 503, b""
+            if path == "/services":
+                return 200, b""
             if path == "/log":
                 self.lines.append(body.decode())
                 return 200, b""

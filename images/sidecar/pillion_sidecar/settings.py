@@ -81,7 +81,12 @@ def _parse_statuses(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(statuses)
 
 
-def _parse_name(text: str) -> str:
+def parse_service(text: str) -> str:
+    """Return the name of a service, or nothing.
+
+    Raises:
+        InvalidInput: it is none.
+    """
     return check_name(text, "name") if text else text
 
 
@@ -180,7 +185,7 @@ def parse_host(text: str) -> str:
 class Settings:
     """Everything a sidecar can be told."""
 
-    name: str = option("", _parse_name, "the app's service name (OTEL_SERVICE_NAME serves as well)", required=True)
+    name: str = option("", parse_service, "the app's service name (OTEL_SERVICE_NAME serves as well)", required=True)
     port: int = option("", parse_count(1, 65535), "the app's port", required=True)
     host: str = option("127.0.0.1", parse_host, "the app's host as the sidecar dials it")
     registry: tuple[Url, ...] = option(
@@ -209,7 +214,7 @@ class Settings:
         _parse_sync,
         "when lines are brought to the disk itself, against power cuts: always (before an answer), interval (each second), or os",
     )
-    log_to: str = option("LogService", _parse_name, "service to which log lines are forwarded; empty: none")
+    log_to: str = option("LogService", parse_service, "service to which log lines are forwarded; empty: none")
     log_gzip: bool = option("no", parse_switch, "whether log lines are forwarded packed: worth it where the network is slow or costs")
     log_files: tuple[str, ...] = option("", _parse_globs, "files whose lines are taken, comma-separated globs: /var/log/app/*.log")
     log_join: tuple[str, ...] = option(
