@@ -122,3 +122,18 @@ def test_bad_parameter_is_named(parameters: dict[str, str], field: str) -> None:
 
 def test_since_at_the_beginning_of_the_calendar_is_possible() -> None:
     assert parse_query({"since": "0001-01-01T00:00:00Z"}, NOW_S).horizon == ""
+
+
+def test_events_of_the_registry_stand_between_the_lines_of_the_service_they_are_about() -> None:
+    def event(message: str, subject: str, service: str = "registry") -> bytes:
+        body = f'{{"Message":"{message}","Service":"{service}","Subject":{subject}}}'
+        return from_line(body.encode(), "2026-01-31T12:00:00.000Z").lines[:-1]
+
+    forged = event("e", '"A"').replace(b"}", b',"Unverified":true}')
+    others = (event("b", '"B"'), event("odd", "[5]"), event("c", '"A"', "Other"), entry("b1", service="B"), forged)
+    block = CountedBlock(entry("a1"), event("e1", '"A"'), *others, entry("a2"))
+    assert ask([block], service="A", **{"with": "events"}) == ["a1", "e1", "a2"]
+    assert ask([block], service="A") == ["a1", "a2"]
+    assert ask([block], service="registry") == ["e1", "b", "odd", "e"]
+    with pytest.raises(InvalidInput, match="with 'others' is not events"):
+        parse_query({"with": "others"}, NOW_S)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -24,7 +25,8 @@ MAX_LIMIT = 10_000
 MAX_Q_CHARS = 1_000
 SKEW_S = 3600.0  # a client's clock is trusted that far; it lets a scan end before the oldest file
 
-PARAMETERS = ("service", "level", "since", "until", "q", "limit", "order", "format")
+PARAMETERS = ("service", "with", "level", "since", "until", "q", "limit", "order", "format")
+REGISTRY = "registry"  # the service whose entries are about others; the field Subject says about which
 _AGO = re.compile(r"[0-9.]+(ms|s|m|h|d)")
 
 
@@ -36,6 +38,8 @@ class Stored(msgspec.Struct, rename="pascal"):
     service: str = ""
     level: str = ""
     message: str = ""
+    subject: Any = None  # anybody may have a field of this name, and put into it what they like
+    unverified: Any = None
 
 
 Match = tuple[bytes, Stored]
@@ -49,6 +53,7 @@ class Query:
     """Which entries are wanted. An empty text asks for nothing in particular; times are without their final Z, both ends included."""
 
     service: str = ""
+    with_events: bool = False  # what the registry said about the service stands between the service's own entries
     levels: tuple[str, ...] = ()
     since: str = ""
     until: str = ""
@@ -78,7 +83,7 @@ class Query:
         return found, bool(oldest) and oldest[:-1] < self.horizon
 
     def _wants(self, stored: Stored) -> bool:
-        if self.service and stored.service != self.service:
+        if self.service and stored.service != self.service and not self._is_event(stored):
             return False
         if self.levels and stored.level not in self.levels:
             return False
@@ -86,6 +91,10 @@ class Query:
         if time < self.since or (self.until and time > self.until):
             return False
         return self.q in stored.message
+
+    def _is_event(self, stored: Stored) -> bool:
+        """Return whether this is the registry's word about the service; what only claims to be, without the token, is not."""
+        return self.with_events and stored.service == REGISTRY and stored.subject == self.service and not stored.unverified
 
 
 def parse_query(parameters: Mapping[str, str], now_s: float) -> Query:
@@ -111,9 +120,12 @@ def parse_query(parameters: Mapping[str, str], now_s: float) -> Query:
         raise _invalid("order", f"{order[:40]!r} is neither asc (oldest first) nor desc (newest first)")
     if len(q) > MAX_Q_CHARS:
         raise _invalid("q", f"is over {MAX_Q_CHARS} characters")
+    if (extra := get("with", "")) not in ("", "events"):
+        raise _invalid("with", f"{extra[:40]!r} is not events")
     since = _moment(get("since", ""), "since", now_s)
     return Query(
         service=service,
+        with_events=extra == "events",
         levels=tuple(level.strip().lower() for level in get("level", "").split(",") if level.strip()),
         since=since,
         until=_moment(get("until", ""), "until", now_s),
