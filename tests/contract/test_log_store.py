@@ -18,6 +18,7 @@ from pillion_log.store.appender import Appender
 from pillion_log.store.base import CHECK, Appended, Block, ServiceCount, Store
 
 NOW = "2026-01-31T12:00:00.123Z"
+KEPT_S = 100 * 365 * 86400.0
 
 
 def entry(message: str, source: str = "", seq: int | None = None) -> Run:
@@ -44,7 +45,7 @@ def lines_of(block: Block) -> list[bytes]:
 @pytest.fixture(params=["memory:", "files:"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     uri = f"files:{tmp_path}" if request.param == "files:" else request.param
-    opened = open_store(uri, files.FileOptions())
+    opened = open_store(uri, files.FileOptions(max_age_s=KEPT_S))
     await opened.load()
     yield opened
     await opened.close()
@@ -197,7 +198,7 @@ async def test_close_twice_is_safe_and_nothing_is_kept_afterwards_by_files(store
 
 
 def make(path: Path) -> files.FileStore:
-    return files.FileStore(path, files.FileOptions(rotate_bytes=1 << 20), probe_every_s=0.01)
+    return files.FileStore(path, files.FileOptions(rotate_bytes=1 << 20, max_age_s=KEPT_S), probe_every_s=0.01)
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -35,7 +35,8 @@ class Log:
         self.rotated = 0
         self.folder = Folder(path)
         self.folder.open(Sources())
-        self.appender = Appender(self.folder, rotate_bytes, 3600.0, self._count, clock=self.clock)
+        self.appender = Appender(self.folder, 3600.0, self._count, clock=self.clock)
+        self.appender.rotate_bytes = rotate_bytes
 
     def _count(self) -> None:
         self.rotated += 1

@@ -68,8 +68,16 @@ def test_torn_tail_is_cut_off_and_told(tmp_path: Path, tail: bytes, entries: int
 
 def test_segment_of_nothing_but_a_torn_tail_holds_nothing(tmp_path: Path) -> None:
     segment_path(tmp_path, 0).write_bytes(b"torn")
-    assert read(opened(tmp_path)) == b""
-    assert segment_path(tmp_path, 0).read_bytes() == b""
+    segment_path(tmp_path, 5000).write_bytes(b"")  # a crash between making it and writing to it
+    folder = opened(tmp_path)
+    assert read(folder) == b""
+    assert not segment_path(tmp_path, 5000).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"torn"])
+def test_position_of_an_empty_segment_can_be_used_again(tmp_path: Path, content: bytes) -> None:
+    segment_path(tmp_path, 0).write_bytes(content)
+    assert (opened(tmp_path).end, list(tmp_path.glob("0*"))) == (0, [])
 
 
 def test_damage_amid_groups_is_told_counted_and_passed_over_and_nothing_is_removed(

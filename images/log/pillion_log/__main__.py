@@ -56,12 +56,25 @@ class LogProgram:
         await self._store.close()
 
 
+def _file_options(settings: Settings) -> FileOptions:
+    return FileOptions(
+        rotate_bytes=settings.log_rotate,
+        rotate_s=settings.log_rotate_age,
+        max_bytes=settings.log_max_bytes,
+        max_age_s=settings.log_max_age,
+        sync=settings.log_sync,
+        sync_every_s=settings.log_sync_interval,
+        packs=settings.log_compress,
+        current=settings.log_current,
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the log service; returns the exit code."""
     try:
         settings = config.load(Settings, PROGRAM, sys.argv[1:] if argv is None else argv, os.environ, DESCRIPTION)
         token = Token.load(settings.token_file)
-        store = open_store(settings.store, FileOptions(settings.log_rotate, settings.log_rotate_age))
+        store = open_store(settings.store, _file_options(settings))
     except ConfigError as exc:
         return lifecycle.refuse(PROGRAM, exc)
     logs.set_up(PROGRAM, settings.log_level)

@@ -12,6 +12,7 @@ from pillion_common.config import (
     parse_level,
     parse_networks,
     parse_size,
+    parse_switch,
     parse_text,
     parse_time,
 )
@@ -21,6 +22,8 @@ PROGRAM = "log"
 DESCRIPTION = "Collects the log lines of every service, and finds them again."
 
 MIN_ROTATE_BYTES = 64 * 1024
+MIN_RETAINED_BYTES = 256 * 1024
+SYNC_MODES = ("always", "interval", "os")
 
 
 def parse_rotate(text: str) -> int:
@@ -29,6 +32,21 @@ def parse_rotate(text: str) -> int:
     if size < MIN_ROTATE_BYTES:
         raise ValueError("is less than 64K")
     return size
+
+
+def parse_retained(text: str) -> int:
+    """Return how many bytes are kept."""
+    size = parse_size(text)
+    if size < MIN_RETAINED_BYTES:
+        raise ValueError("is less than 256K")
+    return size
+
+
+def parse_sync(text: str) -> str:
+    """Return when an entry is acknowledged."""
+    if text not in SYNC_MODES:
+        raise ValueError(f"is not one of {', '.join(SYNC_MODES)}")
+    return text
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,16 @@ class Settings:
     )
     log_rotate: int = option("64M", parse_rotate, "size at which a file of the log ends and a new one begins")
     log_rotate_age: float = option("1d", parse_time, "age at which a file of the log ends and a new one begins")
+    log_max_bytes: int = option(
+        "10G", parse_retained, "how much of the disk the log may take, at most 80 % of the file system; the oldest files are removed"
+    )
+    log_max_age: float = option("30d", parse_time, "how long an entry is kept; files with nothing but older ones are removed")
+    log_compress: bool = option("yes", parse_switch, "pack files that do not grow any more (zstd)")
+    log_sync: str = option(
+        "always", parse_sync, "when an entry is acknowledged: always (it is on the disk), interval (it will soon be), os (it is written)"
+    )
+    log_sync_interval: float = option("1s", parse_time, "with --log-sync interval: how long an acknowledged entry may not be on the disk")
+    log_current: bool = option("no", parse_switch, "write current.log beside the log, in the classic format: [Service] - message")
     log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")
 
     def exempt_networks(self) -> tuple[Network, ...]:

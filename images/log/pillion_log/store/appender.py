@@ -30,27 +30,25 @@ class Appender:
 
     Args:
         folder: whose newest segment grows.
-        rotate_bytes: a new segment begins before one grows beyond that.
-        rotate_s: and when one is that old.
+        rotate_s: a new segment begins when one is that old. It begins, too, before one grows beyond `rotate_bytes`.
         rotated: called when a segment has ended.
-        syncs: whether a group is durable when append returns.
+        sync: `always`: a group is on the disk when append returns; `interval`: when `sync` returns; `os`: when the system sees fit.
         clock: seconds that never go back.
     """
 
     def __init__(
         self,
         folder: Folder,
-        rotate_bytes: int,
         rotate_s: float,
         rotated: Callable[[], None],
-        syncs: bool = True,
+        sync: str = "always",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.rotate_bytes = 64 << 20
         self._folder = folder
-        self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
         self._rotated = rotated
-        self._syncs = syncs
+        self._mode = sync
         self._clock = clock
         self._file: int | None = None
         self._path = Path()
@@ -74,7 +72,7 @@ class Appender:
             OSError: none was kept. The next call tries again.
         """
         lines = b"".join([run.lines for run in runs])
-        if self._file is not None and (self._length + len(lines) > self._rotate_bytes or self.is_old()):
+        if self._file is not None and (self._length + len(lines) > self.rotate_bytes or self.is_old()):
             self.rotate()
         start = self._folder.end
         data = lines + check_line(lines)
@@ -139,8 +137,8 @@ class Appender:
         except OSError:
             self._cut_back(file)
             raise
-        if not self._syncs:
-            self._unsynced = True
+        if self._mode != "always":
+            self._unsynced = self._mode == "interval"
             return
         try:
             os.fdatasync(file)

@@ -67,6 +67,9 @@ class StoreStats(Model, frozen=True, omit_defaults=False):
     damaged: int = 0  # places where the medium gave back something else than was written, found since the start
 
 
+Wanted = Callable[[Summary], bool]
+
+
 class Block(Protocol):
     """A run of neighbouring entries, read when it is asked for."""
 
@@ -113,11 +116,15 @@ class Store(Protocol):
                 kept, and the same entries can be sent again.
         """
 
-    def blocks(self, after: int = 0, newest_first: bool = True) -> AbstractContextManager[Iterator[Block]]:
+    def blocks(self, after: int = 0, newest_first: bool = True, wanted: Wanted | None = None) -> AbstractContextManager[Iterator[Block]]:
         """Return the durable blocks that reach beyond a position. Blocks: use it in a thread.
 
         What is kept later is not seen. What is seen can be read until the context ends, whatever is rotated, compressed or removed
         meanwhile.
+
+        Args:
+            wanted: blocks whose summary is known and does not pass are left out, and what stands before them in the store is not read
+                either: whole files at a time.
         """
 
     def follow(self, listener: Callable[[Block], None]) -> Callable[[], None]:

@@ -35,6 +35,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _log = EventLog("store")
 
+_ONE = Appended(1, 0)
+
 Item = tuple[Sequence[Run], int, Done]
 
 
@@ -57,6 +59,7 @@ class Committer:
         settle: called in the loop's thread with each group.
         sync_every_s: what is written is made durable that often, if the appender does not do it at once.
         probe_every_s: while nothing can be written, how often that is tried.
+        echo: called in the thread with the lines of each group, after all else.
     """
 
     def __init__(
@@ -66,11 +69,13 @@ class Committer:
         settle: Callable[[Group], None],
         sync_every_s: float | None = None,
         probe_every_s: float = PROBE_EVERY_S,
+        echo: Callable[[bytes], None] | None = None,
     ) -> None:
         self.fault: str | None = None
         self._appender = appender
         self._sources = sources
         self._settle = settle
+        self._echo = echo
         self._probe_every_s = probe_every_s
         self._sync_every_s = sync_every_s
         self._waiting: deque[Item] = deque()
@@ -118,17 +123,26 @@ class Committer:
         self._idle = False
 
     def _commit(self) -> Group:
-        group = Group(answers=[])
+        answers: list[tuple[Done, Appended]] = []
+        group = Group(answers)
+        size_in_all = 0
         staged: dict[str, Mark] = {}
         runs: list[Run] = []
         try:
-            while self._waiting and group.size < MAX_GROUP_BYTES:
-                given, size, done = self._waiting.popleft()
+            waiting = self._waiting
+            while waiting and size_in_all < MAX_GROUP_BYTES:
+                given, size, done = waiting.popleft()
+                size_in_all += size
+                if len(given) == 1 and not given[0].seqs:  # most of what comes in one by one; it cannot be a repeat
+                    runs.append(given[0])
+                    answers.append((done, _ONE if given[0].length == 1 else Appended(given[0].length, 0)))
+                    continue
                 fresh, answer = self._sources.fresh(given, staged)
-                group.size += size
-                group.answers.append((done, answer))
+                answers.append((done, answer))
                 runs += fresh
             if runs:
+                if self.fault is not None and self._sync_every_s is not None:
+                    self._appender.probe()  # after a failed sync an append that syncs later proves nothing
                 group.start, group.lines = self._appender.append(runs)
                 self._sources.keep(staged)
                 self._works()
@@ -137,6 +151,7 @@ class Committer:
         except Exception as exc:  # a fault of ours with one group must not end the thread that all others need
             _log.fault("group_failed", f"a group of entries was not kept: {type(exc).__name__}: {exc}", exc)
             group.failure = Unavailable("the log's store failed; its log says how", code="store_failed", retry_after_s=RETRY_AFTER_S)
+        group.size = size_in_all
         return group
 
     def _keep_house(self) -> None:
@@ -159,6 +174,8 @@ class Committer:
     def _tell(self, group: Group) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, group)
+        if self._echo is not None and group.lines:
+            self._echo(group.lines)
 
     def _failed(self, exc: OSError) -> Unavailable:
         what = f"the log's store {self._appender.place} cannot write: {exc.strerror or exc}"

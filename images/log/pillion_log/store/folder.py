@@ -1,7 +1,7 @@
 """The segments of a folder: which there are, who reads them, and what is in them.
 
     /data/00000000000000000000.log   {"Time":"2026-01-31T12:00:00.123Z","Received":"…","Service":"GradingService","Level":"info",…}
-    /data/00000000000067108864.log   the newest one grows
+    /data/00000000000067108864.log   the newest one grows; one that does not any more is packed, see packed.py
     /data/sources.json               see snapshot.py
     /data/lock                       held while a log service writes here
 
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from pillion_common.logs import EventLog
 from pillion_log.entries import Run
-from pillion_log.store.base import Block, StoreStats, Summary
+from pillion_log.store.base import Block, StoreStats, Summary, Wanted
+from pillion_log.store.packed import open_packed
 from pillion_log.store.recovery import Recovered
 from pillion_log.store.segments import PlainSegment, Segment
 from pillion_log.store.snapshot import Snapshot, read_snapshot, write_snapshot
@@ -30,7 +31,7 @@ from pillion_log.store.takeover import take_over
 
 LEAP_BYTES = 1 << 30  # no position that a crash took back is used again
 
-_NAME = re.compile(r"([0-9]{20})(\.log|\.lines)")
+_NAME = re.compile(r"([0-9]{20})(\.lines|\.log|\.log\.zst)")
 
 _log = EventLog("store")
 
@@ -74,13 +75,14 @@ class Folder:
         snapshot = read_snapshot(self.path)
         take_over(self.path, snapshot.position if snapshot else 0)
         sources.keep(snapshot.sources if snapshot else {})
-        self._recover(sources)
+        self._recover(sources, snapshot.position if snapshot else 0)
         last = self._segments[-1].end if self._segments else 0
         if snapshot and snapshot.clean and snapshot.position >= last:
             self._next = snapshot.position
         elif snapshot or last:
             self._next = max(last, snapshot.position if snapshot else 0) + LEAP_BYTES
-        self._count_closed()
+        with self._lock:
+            self._count_closed()
 
     def begin(self, path: Path) -> None:
         """Let a new segment grow from `end` on. Its file is there."""
@@ -103,7 +105,7 @@ class Folder:
             if lost or self._growing.end == self._growing.start:
                 self._segments.pop()
             self._growing = None
-        self._count_closed()
+            self._count_closed()
 
     def remember(self, sources: Sources, clean: bool = False) -> None:
         """Write down what the sources have sent up to `end`.
@@ -114,10 +116,10 @@ class Folder:
         write_snapshot(self.path, Snapshot(self.end, clean, sources.copy()))
 
     @contextmanager
-    def blocks(self, after: int = 0, newest_first: bool = True) -> Iterator[Iterator[Block]]:
+    def blocks(self, after: int = 0, newest_first: bool = True, wanted: Wanted | None = None) -> Iterator[Iterator[Block]]:
         """Return the blocks that reach beyond a position; readable until the context ends, whatever becomes of the segments meanwhile."""
         with self._lock:
-            held = [segment for segment in self._segments if segment.end > after]
+            held = [segment for segment in self._segments if segment.end > after and _may_hold(segment.summary, wanted)]
             growing = list(self._growing.blocks(newest_first)) if self._growing else []
             last = self._growing
             for segment in held:
@@ -125,7 +127,10 @@ class Folder:
         try:
             order = held[::-1] if newest_first else held
             yield (
-                block for segment in order for block in (growing if segment is last else segment.blocks(newest_first)) if block.end > after
+                block
+                for segment in order
+                for block in (growing if segment is last else segment.blocks(newest_first))
+                if block.end > after and _may_hold(block.summary, wanted)
             )
         finally:
             for segment in held:
@@ -156,8 +161,21 @@ class Folder:
             self._segments.remove(segment)
             self._removed += 1
             self._removed_bytes += segment.end - segment.start
+            self._count_closed()
         segment.file.remove()
-        self._count_closed()
+
+    def replace(self, old: Segment, new: Segment) -> None:
+        """Put a segment in the place of one with the same entries; whoever reads that may go on."""
+        with self._lock:
+            if old in self._segments:
+                self._segments[self._segments.index(old)] = new
+        old.file.remove()
+
+    def damage(self, what: str) -> None:
+        """Count a damaged place, and tell of it. From any thread."""
+        with self._lock:
+            self.damaged += 1
+        _log.error("damaged_segment", what)
 
     def close(self) -> None:
         """Let another have the folder. Safe to call twice."""
@@ -165,16 +183,49 @@ class Folder:
             os.close(self._lock_file)
         self._lock_file = None
 
-    def _recover(self, sources: Sources) -> None:
-        names = [match for name in sorted(os.listdir(self.path)) if (match := _NAME.fullmatch(name))]
-        starts = [int(match[1]) for match in names]
-        for match, start, limit in zip(names, starts, [*starts[1:], None], strict=False):
-            found = Recovered(self.path / match[0], start, limit, sources.learn)
-            self.damaged += found.damaged
-            if found.segment.end > start:
-                self._segments.append(found.segment)
+    def _recover(self, sources: Sources, known: int) -> None:
+        """Open what is there, and teach the sources what was written from position `known` on."""
+        paths = self._files()
+        starts = list(paths)
+        for start, limit in zip(starts, [*starts[1:], None], strict=False):
+            path = paths[start]
+            segment: Segment
+            if path.suffix == ".zst":
+                segment = open_packed(path, start, self.damage)
+                if segment.end > known:
+                    self._teach(sources, segment)
+            else:
+                found = Recovered(path, start, limit, sources.learn)
+                segment = found.segment
+                self.damaged += found.damaged
+            if segment.end > start:
+                self._segments.append(segment)
+            elif path.stat().st_size == 0:
+                path.unlink()  # nothing was ever there, and its position is the next one's
+
+    def _files(self) -> dict[int, Path]:
+        """Return the files of the segments by their positions. A packed one beside its plain one is only half made: it goes."""
+        paths: dict[int, Path] = {}
+        for name in sorted(os.listdir(self.path)):
+            if match := _NAME.fullmatch(name):
+                path = self.path / name
+                if int(match[1]) in paths:
+                    path.unlink()
+                else:
+                    paths[int(match[1])] = path
+        return paths
+
+    def _teach(self, sources: Sources, segment: Segment) -> None:
+        segment.file.hold()
+        try:
+            for block in segment.blocks(newest_first=False):
+                sources.learn(block.read())
+        finally:
+            segment.file.release()
 
     def _count_closed(self) -> None:
-        closed = merge(segment.summary for segment in self.closed())
-        with self._lock:
-            self._closed_summary = closed
+        self._closed_summary = merge(segment.summary for segment in self._segments if segment is not self._growing)
+
+
+def _may_hold(summary: Summary | None, wanted: Wanted | None) -> bool:
+    return wanted is None or summary is None or wanted(summary)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pillion_common.logs import EventLog
 from pillion_log.entries import Run
-from pillion_log.store.base import Block, Done, Listeners, MemoryBlock, StoreStats
+from pillion_log.store.base import Block, Done, Listeners, MemoryBlock, StoreStats, Wanted
 from pillion_log.store.sources import Mark, Sources
 from pillion_log.store.summaries import Tally, merge
 
@@ -61,11 +61,12 @@ class MemoryStore:
             self._listeners.tell(MemoryBlock(start, lines))
 
     @contextmanager
-    def blocks(self, after: int = 0, newest_first: bool = True) -> Iterator[Iterator[Block]]:
+    def blocks(self, after: int = 0, newest_first: bool = True, wanted: Wanted | None = None) -> Iterator[Iterator[Block]]:
         """Return the entries in blocks."""
         with self._lock:
             there = [*(full for full, _ in self._full), self._growing()]
         found: list[Block] = [block for block in there if block.end > max(after, block.start)]
+        found = [block for block in found if wanted is None or block.summary is None or wanted(block.summary)]
         yield iter(found[::-1] if newest_first else found)
 
     def follow(self, listener: Callable[[Block], None]) -> Callable[[], None]:
