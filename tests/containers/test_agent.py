@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -42,6 +43,7 @@ class Agent:
             "PILLION_ONLY": f"com.docker.compose.project={self.web}",  # other projects of this engine are none of our business
             "PILLION_DOCKER_GROUP": str(Path("/var/run/docker.sock").stat().st_gid),
             "PILLION_HEALTH_INTERVAL": "1s",
+            "PILLION_LOGS": "yes",
             "PILLION_STAND_INS": str(HERE),
         }
 
@@ -188,6 +190,27 @@ def test_a_paused_copy_is_down_and_comes_back(three: Agent) -> None:
     assert [each["Reason"] for each in listed if each["InstanceID"] == one] == ["its container is paused"]
     victim.unpause()
     three.until_up(3)
+
+
+def test_what_the_copies_print_is_in_the_log_service_once_also_after_the_agent_was_killed(three: Agent) -> None:
+    def heard() -> list[str]:
+        answer = requests.get(
+            f"{three.stack.log_url}/logs", params={"service": "Web"}, headers={"Accept": "application/x-ndjson"}, timeout=CALL_S
+        )
+        entries = [json.loads(line) for line in answer.text.splitlines()]
+        return sorted(
+            entry["Instance"] for entry in entries if entry["Message"].startswith("listening on ") and entry["Stream"] == "stdout"
+        )
+
+    wanted = sorted(f"Web-{copy.id[:12]}" for copy in three.copies())
+    eventually(lambda: set(wanted) <= set(heard()), LONG_S, lambda: str(heard()))
+    before = heard()
+    three.container().kill()
+    three.container().start()
+    three.until_up(3)
+    time.sleep(3.0)  # in which what was read already would be read again
+    assert heard() == before
+    assert len(set(before)) == len(before)
 
 
 def test_an_agent_that_is_killed_withdraws_its_copies_and_its_successor_brings_them_back(three: Agent) -> None:

@@ -85,6 +85,9 @@ class FakeEngine:
         self.forced: dict[str, Answer] = {}
         self.delays_s: dict[str, float] = {}
         self.asked: list[str] = []
+        self.logs: dict[str, list[tuple[int, str, bytes]]] = {}  # by id: stream, time, text
+        self.logs_since: list[str] = []
+        self._log_cuts = 0
         self._streams: list[queue.Queue[bytes | None]] = []
         self._server: _Server | None = None
 
@@ -161,6 +164,8 @@ class FakeEngine:
         try:
             if path == "/events" and path not in self.forced:
                 self._stream(handler)
+            elif path.endswith("/logs") and path not in self.forced:
+                self._follow_log(handler, path.split("/")[2], unquote(target))
             else:
                 status, body = self.forced.get(path) or self._answer(path)
                 time.sleep(self.delays_s.get(path, 0.0))
@@ -173,6 +178,33 @@ class FakeEngine:
             return 200, json.dumps([listed(shown) for shown in list(self.containers.values())]).encode()
         shown = self.containers.get(path.split("/")[2])
         return (404, b'{"message":"No such container"}') if shown is None else (200, json.dumps(shown).encode())
+
+    def say(self, one: str, text: str, time: str, stream: int = 1) -> None:
+        """Let a container write a line, or (without a line end) a piece of one."""
+        self.logs.setdefault(one, []).append((stream, time, text.encode()))
+
+    def cut_logs(self) -> None:
+        """End all streams of logs."""
+        self._log_cuts += 1
+
+    def _follow_log(self, handler: socketserver.StreamRequestHandler, one: str, target: str) -> None:
+        since = target.partition("since=")[2]
+        self.logs_since.append(since)
+        seconds, _, nanos = since.partition(".")
+        least = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(seconds))) + f".{nanos or '0':0<9}Z"
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        told, cuts = 0, self._log_cuts
+        while True:
+            for stream, at, text in self.logs.get(one, [])[told:]:
+                told += 1
+                if at >= least:
+                    data = f"{at} ".encode() + text
+                    frame = bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+                    handler.wfile.write(b"%x\r\n%b\r\n" % (len(frame), frame))
+            if cuts != self._log_cuts or (one not in self.containers and told == len(self.logs.get(one, []))):
+                handler.wfile.write(b"0\r\n\r\n")
+                return
+            time.sleep(0.02)
 
     def _stream(self, handler: socketserver.StreamRequestHandler) -> None:
         stream: queue.Queue[bytes | None] = queue.Queue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pillion_sidecar.local.events import Events
 from pillion_sidecar.local.listeners import guard_local, local_routes, peer_routes
 from pillion_sidecar.local.lookups import Lookups
 from pillion_sidecar.local.status import Status
+from pillion_sidecar.logs.entry import EntryMaker
 from pillion_sidecar.logs.intake import Intake
 from pillion_sidecar.logs.spool import Spool
 from pillion_sidecar.registry.registrar import Registrar
@@ -59,7 +61,7 @@ class Bench:
         lookups = Lookups(
             self.table, self.registrar, self.bell, strategy="random", told_s=lambda: 4.25, on_undeclared=self.undeclared.append
         )
-        intake = Intake(self.spool, "Portald", lambda: self.registrar.instance_id, self._line)
+        intake = Intake(self.spool, EntryMaker("Portald", lambda: self.registrar.instance_id, time.time), self._line)
         status = Status("Portald", self.table, self.registrar, self.check, self.spool, self.readiness)
         routes = local_routes(lookups, self.events, intake, status, drain=self._drain, undrain=self._undrain, shut_down=self._shut_down)
         self.local = guard_local(routes, lambda: HOSTS)

@@ -5,6 +5,7 @@ What it stored is kept over `kill` and `start`, as a disk would; `kill` cuts eve
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -24,6 +25,7 @@ class StubLog:
         self.repeats = 0
         self.requests = 0
         self.authorizations: set[str | None] = set()
+        self.encodings: set[str] = set()
         self.port = 0
         self._seen: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
@@ -51,8 +53,16 @@ class StubLog:
                 stub._connections.discard(self.connection)
                 super().finish()
 
+            def do_GET(self) -> None:
+                self.send_response(200)  # a heartbeat
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+                stub.encodings.add(self.headers["Content-Encoding"] or "identity")
+                if self.headers["Content-Encoding"] == "gzip":
+                    body = gzip.decompress(body)
                 status, answer = stub.take(self.path, body, self.headers["Authorization"])
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
@@ -90,6 +100,8 @@ class StubLog:
             self.authorizations.add(authorization)
             if self._server is None:
                 return 503, b""
+            if path == "/services":
+                return 200, b""
             if path == "/log":
                 self.lines.append(body.decode())
                 return 200, b""

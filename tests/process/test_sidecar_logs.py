@@ -126,9 +126,10 @@ def test_a_full_spool_drops_the_oldest_and_tells_how_many(tmp_path: Path) -> Non
         kept = [message for message in log.messages() if message.startswith("line ")]
         assert kept == numbered(1000 - len(kept), 1000)
         assert 200 < len(kept) < 600
-        told = [entry for entry in log.entries if "Dropped" in entry]
-        assert sum(entry["Dropped"] for entry in told) == 1000 - len(kept)
-        assert all(entry["Service"] == "A" and entry["Time"] for entry in told)
+        [told] = [entry for entry in log.entries if "Gap" in entry]
+        assert told["Gap"] == told["Seq"] == 1000 - len(kept)
+        assert (told["Service"], told["Level"]) == ("A", "warning")
+        assert told["From"] <= told["To"] == told["Time"]
 
 
 def test_a_sidecar_that_forwards_nothing_still_answers(tmp_path: Path) -> None:

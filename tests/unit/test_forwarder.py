@@ -249,7 +249,8 @@ async def test_a_spool_whose_lines_are_gone_does_not_end_the_forwarder(log: Fake
         await asyncio.sleep(0.1)
         keep(spool, "a")
         forwarder.nudge()
-        await until(lambda: log.messages() == ["a"])
+        await until(lambda: len(log.messages()) == 2)
+    assert log.messages() == ["10 entries of unknown are missing: the sidecar's spool or its disk was full", "a"]
     spool.close()
 
 

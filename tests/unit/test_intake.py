@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from pillion_common.http.message import Request, Response
 from pillion_common.http.router import Router
 from pillion_log.entries import from_line
 from pillion_sidecar.logs import intake as intake_module
+from pillion_sidecar.logs.entry import EntryMaker
 from pillion_sidecar.logs.intake import Intake
 from pillion_sidecar.logs.spool import Spool
 
@@ -28,7 +30,7 @@ class Bench:
         self.spool = Spool(folder / "spool", 1 << 24)
         self.nudges = 0
         self._router = Router()
-        Intake(self.spool, "Portald", lambda: "Portald-1", self._nudge).add_to(self._router)
+        Intake(self.spool, EntryMaker("Portald", lambda: "Portald-1", time.time), self._nudge).add_to(self._router)
 
     def _nudge(self) -> None:
         self.nudges += 1

@@ -102,10 +102,13 @@ def test_bytes_that_are_no_text_are_kept_as_well_as_they_can_be(bench: Bench) ->
     assert json.loads(bench.spool.peek(1, 1)[0][1])["Message"] == "a\ufffd\ufffdb\x00"
 
 
-def test_a_line_over_64_kb_is_refused(bench: Bench) -> None:
-    answer = bench.ask("POST", "/log", b"x" * (64 * 1024 + 1))
-    assert error(answer) == (413, "too_large")
-    assert bench.spool.waiting == 0
+def test_a_line_over_64_kb_is_cut_with_a_mark(bench: Bench) -> None:
+    assert bench.ask("POST", "/log", b"x" * 100_000).status == 200
+    [(_, line)] = bench.spool.peek(10, 1 << 20)
+    entry = json.loads(line)
+    assert len(line) <= 64 * 1024
+    assert entry["Message"].endswith(f"x…[cut: {entry['Cut']} bytes]")
+    assert entry["Cut"] > 100_000 - 64 * 1024
 
 
 @pytest.mark.parametrize("message", ["x" * 64 * 1024, "\u0001" * 20_000, '"' * 40_000], ids=["64 KB", "control characters", "quotes"])

@@ -83,21 +83,6 @@ def test_a_failing_disk_is_named_with_what_it_means(
         assert keep(spool, "b") == [1]
 
 
-def test_a_line_that_was_kept_is_not_refused_because_the_word_about_a_drop_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Refused means "send it again": the line would be there twice.
-    with closing(Spool(tmp_path / "spool", 4000)) as spool:
-        write = os.write
-
-        def no_room_for_drops(descriptor: int, data: bytes) -> int:
-            if b'"Dropped"' in data:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return write(descriptor, data)
-
-        monkeypatch.setattr(os, "write", no_room_for_drops)
-        assert keep(spool, *(f"m{n}" for n in range(100))) == list(range(1, 101))
-        assert spool.dropped
-
-
 def test_a_mark_that_cannot_be_written_only_costs_repeats(tmp_path: Path) -> None:
     with closing(Spool(tmp_path / "spool", MAX)) as spool:
         keep(spool, "a", "b")
@@ -106,6 +91,3 @@ def test_a_mark_that_cannot_be_written_only_costs_repeats(tmp_path: Path) -> Non
         assert messages(spool) == ["b"]
     with closing(Spool(tmp_path / "spool", MAX)) as again:
         assert messages(again) == ["a", "b"]
-
-
-# Any order of events.

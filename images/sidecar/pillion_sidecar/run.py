@@ -1,7 +1,7 @@
 """`pillion run --name X --port N -- CMD…`: a local command with a sidecar beside it, in one step.
 
 The command gets `PILLION_URL`, the base URL of the sidecar's local listener. When it ends, so does the sidecar, with the command's exit
-code; on SIGTERM the app is withdrawn first and the command is told to stop then.
+code; on SIGTERM the app is withdrawn first and the command is told to stop then. What it prints is shown, and goes to the log service.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from pillion_common import config, lifecycle, logs
 from pillion_common.errors import ConfigError
@@ -18,9 +19,13 @@ from pillion_sidecar.logs.spool import Spool
 from pillion_sidecar.settings import Settings, with_fallbacks
 from pillion_sidecar.sidecar import Sidecar, open_spool
 
+if TYPE_CHECKING:
+    from pillion_sidecar.logs.sources.output import CommandOutput
+
 PROGRAM = "run"
 DESCRIPTION = "Runs a local command with a sidecar beside it: pillion run --name X --port N [options] -- CMD…"
 STOP_S = 10.0
+OUTPUT_S = 1.0  # for the last of its output, which what it started may hold open
 
 _log = EventLog("run")
 
@@ -33,12 +38,19 @@ class CommandWithSidecar:
         self._sidecar = Sidecar(life, settings, token, spool)
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
+        self._takes_output = settings.log_output
+        self._output: CommandOutput | None = None
+        self._join = settings.log_join
         self.exit_code = lifecycle.EXIT_OK
 
     async def start(self) -> list[str]:
         """Start the sidecar, then the command."""
         addresses = await self._sidecar.start()
-        self._process = await asyncio.create_subprocess_exec(*self._command, env={**os.environ, "PILLION_URL": self._sidecar.local_url})
+        environ = {**os.environ, "PILLION_URL": self._sidecar.local_url}
+        if self._takes_output:
+            self._process = await self._start_heard(environ)
+        else:
+            self._process = await asyncio.create_subprocess_exec(*self._command, env=environ)
         self._life.tasks.spawn("command", self._wait())
         return addresses
 
@@ -46,7 +58,24 @@ class CommandWithSidecar:
         """Withdraw the app, then let the command stop by itself, for at most 10 s."""
         await self._sidecar.withdraw()
         await self._stop_command()
+        if self._output is not None:
+            await self._output.end(OUTPUT_S)
         await self._sidecar.close()
+
+    async def _start_heard(self, environ: dict[str, str]) -> asyncio.subprocess.Process:
+        """Start the command so that its output goes through our hands."""
+        from pillion_sidecar.logs.sources.output import CommandOutput
+
+        output = CommandOutput(self._sidecar.lines.maker, self._sidecar.lines.sink, self._join)
+        stdout, stderr = output.open()
+        try:
+            process = await asyncio.create_subprocess_exec(*self._command, env=environ, stdout=stdout, stderr=stderr)
+        except BaseException:
+            output.close()
+            raise
+        output.started()
+        self._output = output
+        return process
 
     async def _stop_command(self) -> None:
         process = self._process

@@ -26,6 +26,8 @@ from pillion_common.names import Url, check_name, is_address, is_host, parse_url
 PROGRAM = "sidecar"
 DEFAULT_STRATEGIES = ("random", "round-robin", "weighted", "least-recent", "zone")  # hash needs a key with each look-up
 DESCRIPTION = "Stands beside one app: registers it, watches it, finds what it requires, and forwards its log lines."
+JOINED = ("python", "java", "go", "node")  # of whom traces can be joined
+SYNCS = ("os", "interval", "always")
 PROJECT_DIR = "/run/pillion"
 MAX_DOMAIN_CHARS = 60  # so that the longest question and the answer that there is nothing fit into 512 bytes
 
@@ -79,7 +81,12 @@ def _parse_statuses(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(statuses)
 
 
-def _parse_name(text: str) -> str:
+def parse_service(text: str) -> str:
+    """Return the name of a service, or nothing.
+
+    Raises:
+        InvalidInput: it is none.
+    """
     return check_name(text, "name") if text else text
 
 
@@ -132,6 +139,37 @@ def _parse_domain(text: str) -> str:
     return ".".join(labels).lower()
 
 
+def _parse_syslog(text: str) -> Address | None:
+    return parse_address(text) if text else None
+
+
+def _parse_sync(text: str) -> str:
+    if text not in SYNCS:
+        raise ValueError(f"is not one of {', '.join(SYNCS)}")
+    return text
+
+
+def parse_join(text: str) -> tuple[str, ...]:
+    """Return names of languages.
+
+    Raises:
+        ValueError: one is none of those whose traces can be joined.
+    """
+    names = parse_names(text)
+    for name in names:
+        if name not in JOINED:
+            raise ValueError(f"has {name!r}; there are {', '.join(JOINED)}")
+    return names
+
+
+def _parse_globs(text: str) -> tuple[str, ...]:
+    globs = parse_names(text)
+    for one in globs:
+        if not one.startswith("/"):
+            raise ValueError(f"has {one!r}, which is not an absolute path; write /var/log/app/*.log")
+    return globs
+
+
 def parse_host(text: str) -> str:
     """Return a host name or an IP address, or nothing.
 
@@ -147,7 +185,7 @@ def parse_host(text: str) -> str:
 class Settings:
     """Everything a sidecar can be told."""
 
-    name: str = option("", _parse_name, "the app's service name (OTEL_SERVICE_NAME serves as well)", required=True)
+    name: str = option("", parse_service, "the app's service name (OTEL_SERVICE_NAME serves as well)", required=True)
     port: int = option("", parse_count(1, 65535), "the app's port", required=True)
     host: str = option("127.0.0.1", parse_host, "the app's host as the sidecar dials it")
     registry: tuple[Url, ...] = option(
@@ -171,7 +209,19 @@ class Settings:
     )
     dns: Address | None = option("", _parse_dns, "IP:PORT to answer DNS on, over UDP and TCP, such as 127.0.0.1:5300; empty: none")
     dns_zone: str = option("pillion", _parse_domain, "domain under which DNS tells of the services")
-    log_to: str = option("LogService", _parse_name, "service to which log lines are forwarded; empty: none")
+    spool_sync: str = option(
+        "os",
+        _parse_sync,
+        "when lines are brought to the disk itself, against power cuts: always (before an answer), interval (each second), or os",
+    )
+    log_to: str = option("LogService", parse_service, "service to which log lines are forwarded; empty: none")
+    log_gzip: bool = option("no", parse_switch, "whether log lines are forwarded packed: worth it where the network is slow or costs")
+    log_files: tuple[str, ...] = option("", _parse_globs, "files whose lines are taken, comma-separated globs: /var/log/app/*.log")
+    log_join: tuple[str, ...] = option(
+        "python,java,go,node", parse_join, "languages whose stack traces in files and output become one entry; empty: none"
+    )
+    log_output: bool = option("yes", parse_switch, "whether the output of a `pillion run` command is taken, besides being shown")
+    syslog: Address | None = option("", _parse_syslog, "HOST:PORT to take syslog on, over UDP and TCP, such as 127.0.0.1:5514; empty: none")
     token_file: str = option("", parse_text, "file with the shared token")
     version: str = option("", parse_text, "the app's version, told to those who look it up")
     zone: str = option("", parse_text, "where the app runs")

@@ -17,8 +17,7 @@ from pillion_sidecar.local.departure import Departure
 from pillion_sidecar.local.listeners import guard_local, local_routes, peer_routes
 from pillion_sidecar.local.lookups import Lookups
 from pillion_sidecar.local.status import Status
-from pillion_sidecar.logs.forwarder import Forwarder
-from pillion_sidecar.logs.intake import Intake
+from pillion_sidecar.logs.collection import Collection
 from pillion_sidecar.logs.spool import Spool
 from pillion_sidecar.namespace import NamespaceWatch
 from pillion_sidecar.outlets import Outlets
@@ -48,7 +47,6 @@ class Sidecar:
     def __init__(self, life: lifecycle.Life, settings: Settings, token: Token | None, spool: Spool) -> None:
         self._life = life
         self._settings = settings
-        self._spool = spool
         self._local_hosts: frozenset[bytes] = frozenset()
         self._table = ProviderTable({**dict.fromkeys(settings.all_required, 0), **settings.requires}, settings.zone)
         self._registrar = Registrar(
@@ -59,7 +57,7 @@ class Sidecar:
             on_forgotten=self._table.expect_afresh,
         )
         self._check = AppCheck(settings, self._app_changed)
-        self._forwarder = Forwarder(spool, self._table, settings.log_to, token)
+        self.lines = Collection(settings, spool, self._table, token, lambda: self._registrar.instance_id)
         self._namespace = NamespaceWatch()
         self._outlets = Outlets(settings, self._table, lambda: self._registrar.stale)
         self._readiness = self._make_readiness()
@@ -87,7 +85,7 @@ class Sidecar:
         tasks.keep("app check", self._check.run())
         self._registering = tasks.keep("registrar", self._registrar.run(parse_url(peer_url, "listen").port))
         tasks.keep("audit", Audit(self._registrar, self._table).run())
-        tasks.keep("forwarder", self._forwarder.run())
+        more_urls += await self.lines.start(tasks)
         tasks.spawn("namespace watch", self._watch_namespace())
         return [peer_url, self.local_url, *more_urls]
 
@@ -116,15 +114,15 @@ class Sidecar:
             if timer is not None:
                 timer.cancel()
         await self._life.tasks.stop()
+        self.lines.stop_taking()
         if not self._namespace.lost:
-            await self._forwarder.flush(FLUSH_S)
+            await self.lines.flush(FLUSH_S)
         await self._local.close(CLOSE_S)
         await self._peer.close(CLOSE_S)
         self._check.close()
         self._registrar.close()
-        self._forwarder.close()
         self._outlets.close()
-        self._spool.close()
+        self.lines.close()
 
     async def drain(self) -> Drained | None:
         """Withdraw the app, which goes on working; see Registrar.drain."""
@@ -170,9 +168,14 @@ class Sidecar:
         lookups = Lookups(
             self._table, registrar, self._outlets.bell, strategy=settings.strategy, told_s=self._told_s, on_undeclared=self._undeclared
         )
-        intake = Intake(self._spool, settings.name, lambda: registrar.instance_id, self._forwarder.nudge)
         routes = local_routes(
-            lookups, self._outlets.events, intake, self._status, drain=self.drain, undrain=self.undrain, shut_down=self._life.stop.set
+            lookups,
+            self._outlets.events,
+            self.lines.intake(),
+            self._status,
+            drain=self.drain,
+            undrain=self.undrain,
+            shut_down=self._life.stop.set,
         )
         return guard_local(routes, lambda: self._local_hosts)
 
@@ -235,7 +238,7 @@ class Sidecar:
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             _log.info("providers", f"{name}: {few}{more}", service=name, providers=len(found))
         if self._settings.log_to in names:
-            self._forwarder.try_now()
+            self.lines.forwarder.try_now()
 
     async def _watch_namespace(self) -> None:
         await self._namespace.until_replaced()
@@ -250,4 +253,4 @@ def open_spool(settings: Settings) -> Spool:
     Raises:
         ConfigError: the folder cannot be used.
     """
-    return Spool(os.path.join(settings.state_dir, "spool"), settings.spool_size)
+    return Spool(os.path.join(settings.state_dir, "spool"), settings.spool_size, durable=settings.spool_sync == "always")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pillion_common import lifecycle
 from pillion_common.errors import PeerError
@@ -21,6 +22,9 @@ from pillion_sidecar.agent.settings import Settings
 from pillion_sidecar.agent.watch import Watch
 from pillion_sidecar.local.listeners import guard_local
 from pillion_sidecar.registry.registration import route_source
+
+if TYPE_CHECKING:
+    from pillion_sidecar.agent.log_lines import LogLines
 
 _log = EventLog("agent")
 
@@ -50,6 +54,11 @@ class Agent:
             on_dead=self._fleet.dead,
             on_signal=self._fleet.signalled,
         )
+        self._lines: LogLines | None = None
+        if settings.logs:
+            from pillion_sidecar.agent.log_lines import LogLines
+
+            self._lines = LogLines(settings, Engine(settings.docker), token, life.tasks)
         self._readiness = self._make_readiness()
         # The registry holds one connection for each instance.
         limits = Limits(connections=settings.max_containers + SPARE_CONNECTIONS)
@@ -70,6 +79,8 @@ class Agent:
         self._fleet.peer_port = parse_url(peer_url, "listen").port
         await self._find_ours()
         tasks = self._life.tasks
+        if self._lines is not None:
+            self._lines.start()
         self._watching = [tasks.keep("route", self._keep_ours()), tasks.keep("events", self._watch.follow())]
         self._watching.append(tasks.keep("look", self._watch.look()))
         return [peer_url, local_url]
@@ -81,6 +92,8 @@ class Agent:
             task.cancel()
         await self._fleet.close()
         await self._life.tasks.stop()
+        if self._lines is not None:
+            await self._lines.close()
         await self._local.close(CLOSE_S)
         await self._peer.close(CLOSE_S)
 
@@ -98,6 +111,8 @@ class Agent:
         self._seen = containers, listed
         wanted = find_wanted(containers.values(), listed, self._rules)
         self._fleet.apply(wanted.specs)
+        if self._lines is not None:
+            self._lines.follow(wanted.specs)
         self._warn(wanted)
 
     def _warn(self, wanted: Wanted) -> None:
@@ -141,7 +156,7 @@ def rules_of(settings: Settings) -> Rules:
             "check_interval": f"{settings.check_interval:f}s",
             "check_timeout": f"{settings.check_timeout:f}s",
             "zone": settings.zone,
-            "log_to": "",  # an agent forwards no log lines
+            "log_to": "",  # the agent forwards log lines for all
         },
         network=settings.network,
         publish=settings.publish,

@@ -36,6 +36,7 @@ class Container(NamedTuple):
     addresses: Mapping[str, str] = {}  # network -> IP address
     stop_signal: int = signal.SIGTERM
     stop_timeout_s: float = STOP_TIMEOUT_S
+    has_terminal: bool = False
 
     @property
     def short_id(self) -> str:
@@ -100,6 +101,7 @@ def read_container(answer: Any, only: Iterable[str] = ()) -> Container | None:
         addresses=_addresses(shown),
         stop_signal=_signal_number(_text(given.get("StopSignal"))),
         stop_timeout_s=float(stop_timeout) if isinstance(stop_timeout, int) and stop_timeout >= 0 else STOP_TIMEOUT_S,
+        has_terminal=given.get("Tty") is True,
     )
 
 

@@ -1,4 +1,5 @@
-"""The engine's API, of which two reads and the stream of events are used, all by GET: a proxy that lets nothing else through is enough.
+"""The engine's API: two reads, the stream of events and, if switched on, containers' logs, all by GET. A proxy that lets nothing else
+through is enough.
 
 Each read has a connection of its own. Errors are PeerError's subclasses; their messages say what to do.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -85,6 +86,26 @@ class Engine:
             if not events.open:
                 raise PeerClosed(f"the engine at {self._where} did not answer to {target.partition('?')[0]}")
 
+    async def logs(self, container_id: str, since: str, take: Callable[[bytes], Awaitable[None]]) -> None:
+        """Tell a container's log from a time on, and what is written to it, until the container or the engine ends.
+
+        Args:
+            since: seconds since 1970, with a fraction.
+            take: given the bytes, with what is before each text (log_records.py); while it waits the engine waits as well.
+
+        Raises:
+            PeerError: it cannot be asked, or broke off.
+        """
+        target = f"/containers/{quote(container_id, safe='')}/logs"
+        body = BodyReader(target)
+        async with self._connected() as (reader, writer):
+            writer.write(_request(f"{target}?follow=1&stdout=1&stderr=1&timestamps=1&since={since}"))
+            while piece := await _piece(reader):
+                for data in body.feed(piece):
+                    await take(data)
+            if not body.open:
+                raise PeerClosed(f"the engine at {self._where} did not answer to {target}")
+
     async def _get(self, target: str) -> Answer:
         answers = AnswerReader(MAX_ANSWER_BYTES)
         try:
@@ -158,6 +179,42 @@ class EventReader:
         if len(self._line) > MAX_EVENT_BYTES:
             self._error = PeerBroken(f"an event of the engine is over {MAX_EVENT_BYTES} bytes")
             raise self._error
+
+
+class BodyReader:
+    """Turns the bytes of an answer without end into those of its body. Does no I/O."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._error: PeerError | None = None
+        self.open = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes of the answer; return those of the body.
+
+        Raises:
+            PeerBroken: this is not HTTP, or not 200.
+        """
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            raise self._error or PeerBroken(f"the engine's answer is not valid HTTP: {exc}") from exc
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    # From the parser.
+
+    def on_headers_complete(self) -> None:  # noqa: D102
+        status = self._parser.get_status_code()
+        if status != 200:
+            self._error = _refused(status, b"", self._target)
+            raise self._error
+        self.open = True
+
+    def on_body(self, piece: bytes) -> None:  # noqa: D102
+        self._pieces.append(piece)
 
 
 def _event(line: bytes) -> dict[str, Any]:

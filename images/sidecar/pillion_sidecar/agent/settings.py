@@ -12,12 +12,13 @@ from pillion_common.config import (
     parse_count,
     parse_level,
     parse_names,
+    parse_size,
     parse_switch,
     parse_text,
     parse_time,
 )
 from pillion_common.names import Url
-from pillion_sidecar.settings import parse_host, parse_registries
+from pillion_sidecar.settings import parse_host, parse_join, parse_registries, parse_service
 
 PROGRAM = "agent"
 DESCRIPTION = (
@@ -100,5 +101,10 @@ class Settings:
     zone: str = option("", parse_text, "where this host is, for containers whose labels do not say")
     listen: Address = option("0.0.0.0:7070", parse_address, "HOST:PORT for the registry's heartbeats")
     local: Address = option("127.0.0.1:7071", parse_address, "HOST:PORT for /livez, /readyz, /status and /metrics")
+    logs: bool = option("no", parse_switch, "whether the log lines of all these containers are followed and forwarded")
+    log_to: str = option("LogService", parse_service, "service to which log lines are forwarded")
+    log_join: tuple[str, ...] = option("python,java,go,node", parse_join, "languages whose stack traces become one entry; empty: none")
+    state_dir: str = option("/var/lib/pillion", parse_text, "folder for the log spool, used with logs alone; one agent each")
+    spool_size: int = option("64M", parse_size, "about the most bytes of log lines kept on disk; beyond half of it no more are asked for")
     token_file: str = option("", parse_text, "file with the shared token")
     log_level: str = option("info", parse_level, "least level of its own log: debug, info, warning or error")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from pillion_common.clock import parse_rfc3339, rfc3339
 from pillion_common.errors import InvalidInput, TooLarge
 from pillion_common.http.message import Request, Response
 from pillion_common.http.router import Router
+from pillion_sidecar.logs.entry import EntryMaker
 from pillion_sidecar.logs.spool import Spool
 from pillion_sidecar.wire import to_json
 
-MAX_MESSAGE_BYTES = 64 * 1024
 MAX_LINES = 5000
 MAX_REJECTED_SHOWN = 100
 MAX_FIELDS = 64
@@ -28,33 +27,33 @@ class Intake:
     """Log lines of one app.
 
     Args:
-        service: the app's name.
-        instance: its id at the registry.
+        maker: makes entries of them.
         on_line: called after lines went into the spool.
+        settle: waits until they are on the disk itself; None answers when the kernel has them.
     """
 
-    def __init__(self, spool: Spool, service: str, instance: Callable[[], str], on_line: Callable[[], None]) -> None:
+    def __init__(
+        self, spool: Spool, maker: EntryMaker, on_line: Callable[[], None], settle: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._spool = spool
-        self._service = service
-        self._instance = instance
+        self._maker = maker
         self._on_line = on_line
+        self._settle = settle
 
     def add_to(self, router: Router) -> None:
         """Serve `/log` and `/logs`."""
         router.add("POST", "/log", self._text)
         router.add("POST", "/logs", self._ndjson)
 
-    def _text(self, request: Request) -> Response:
-        if len(request.body) > MAX_MESSAGE_BYTES:
-            raise TooLarge(f"the message is over {MAX_MESSAGE_BYTES} bytes; send it in pieces")
+    def _text(self, request: Request) -> Response | Awaitable[Response]:
         message = request.body.decode("utf-8", "replace").strip("\r\n")
         if not message:
             raise InvalidInput("the body is empty; send one message as text/plain", code="empty_body")
-        self._keep({"Level": "info", "Message": message})
+        self._spool.append(self._maker.make(message))
         self._on_line()
-        return Response(200)
+        return self._answered(Response(200))
 
-    def _ndjson(self, request: Request) -> Response:
+    def _ndjson(self, request: Request) -> Response | Awaitable[Response]:
         """Take what can be taken; a disk that takes no more ends it with an error that says how many lines are in."""
         lines = [(number, line) for number, line in enumerate(request.body.split(b"\n"), 1) if line.strip()]
         if not lines:
@@ -65,7 +64,7 @@ class Intake:
         try:
             for number, line in lines:
                 try:
-                    self._keep(_read_entry(line))
+                    self._spool.append(self._maker.complete(_read_entry(line)))
                 except (InvalidInput, TooLarge) as exc:
                     rejected.append({"Line": number, "Error": exc.message})
                 else:
@@ -74,11 +73,15 @@ class Intake:
             if accepted:
                 self._on_line()
         answer = {"Accepted": accepted, "Rejected": rejected[:MAX_REJECTED_SHOWN], "RejectedLines": len(rejected)}
-        return Response(200 if accepted else 400, to_json(answer))
+        return self._answered(Response(200 if accepted else 400, to_json(answer)))
 
-    def _keep(self, entry: dict[str, Any]) -> None:
-        own = {"Time": rfc3339(time.time()), "Service": self._service, "Instance": self._instance(), "Level": "info"}
-        self._spool.append({**own, **entry, "Service": self._service, "Instance": own["Instance"]})
+    def _answered(self, response: Response) -> Response | Awaitable[Response]:
+        return response if self._settle is None else _after(self._settle(), response)
+
+
+async def _after(settled: Awaitable[None], response: Response) -> Response:
+    await settled
+    return response
 
 
 def _read_entry(line: bytes) -> dict[str, Any]:
