@@ -1,0 +1,99 @@
+"""`scripts/faults NAME [--quick]`: runs the fault suites and prints their figures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import failing
+import million
+import powercut
+import syscalls
+from loop_disk import cannot_mount
+from report import Report
+from tracer import can_trace
+
+Suite = Callable[[Path], Report]
+
+FAILING_CALLS = ("fdatasync", "fsync", "openat", "rename", "unlink", "ftruncate")
+OS_SYNC = {"PILLION_LOG_SYNC": "os"}
+
+
+def suites(name: str, quick: bool, lines: int) -> Iterator[Suite]:
+    """Return the runs of one name, each to be given a folder."""
+    rare, few = (8, 15) if quick else (1, 300)
+    cuts = 3 if quick else 50
+    if name == "million":
+        yield lambda folder: million.run(million.QUICK if quick else million.Plan(lines=lines), folder)
+    if name == "syscalls":
+        yield lambda folder: syscalls.run(syscalls.Plan("log", points=few, every=rare), folder)
+        yield lambda folder: syscalls.run(
+            syscalls.Plan("log", points=5 if quick else 100, every=rare, error="EIO", calls=FAILING_CALLS), folder
+        )
+        yield lambda folder: syscalls.run(syscalls.Plan("registry", points=10 if quick else 100, every=rare), folder)
+    if name == "failing":
+        yield lambda folder: failing.run(folder)
+    if name == "powercut":
+        yield lambda folder: powercut.run(powercut.Plan("log", runs=cuts), folder)
+        yield lambda folder: powercut.run(powercut.Plan("registry", runs=cuts), folder)
+
+
+def teeth() -> Iterator[Suite]:
+    """Return the runs that must be broken, for the program is."""
+    yield lambda folder: million.run(million.QUICK_WITHOUT_DEDUPE, folder)
+    yield lambda folder: syscalls.run(syscalls.Plan("log", points=0, every=6, sabotage="early-ack"), folder)
+    yield lambda folder: syscalls.run(syscalls.Plan("log", points=0, every=6, sabotage="no-dedupe"), folder)
+    yield lambda folder: syscalls.run(syscalls.Plan("registry", points=0, every=3, sabotage="registry-early-ack"), folder)
+    yield lambda folder: failing.run(folder, "deaf-to-errors")
+    yield lambda folder: powercut.run(powercut.Plan("log", runs=3, env=OS_SYNC), folder)
+    yield lambda folder: powercut.run(powercut.Plan("registry", runs=3, sabotage="registry-no-sync"), folder)
+
+
+NAMES = ("million", "syscalls", "failing", "powercut")
+
+
+def lacking(name: str) -> str:
+    """Return why a suite cannot run here; empty if it can."""
+    if name in ("syscalls", "failing", "teeth", "all") and (why := can_trace()):
+        return f"{why} (Debian: apt-get install strace)"
+    if name in ("powercut", "teeth", "all"):
+        with tempfile.TemporaryDirectory(prefix="pillion-faults-") as scratch:
+            return cannot_mount(Path(scratch))
+    return ""
+
+
+def main() -> int:
+    """Run what was asked for; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="scripts/faults")
+    parser.add_argument("name", choices=(*NAMES, "teeth", "all"))
+    parser.add_argument("--quick", action="store_true", help="a short version, of seconds")
+    parser.add_argument("--lines", type=int, default=1_000_000, help="of million")
+    asked = parser.parse_args()
+    if why := lacking(asked.name):
+        print(f"scripts/faults: {asked.name} cannot run here: {why}", file=sys.stderr)
+        return 1
+    good = True
+    for name in NAMES if asked.name == "all" else (asked.name,) if asked.name != "teeth" else ():
+        for suite in suites(name, asked.quick, asked.lines):
+            good = _one(suite).good and good
+    for suite in teeth() if asked.name in ("teeth", "all") else ():
+        if _one(suite).good:
+            print("  fault: that was sabotaged, and nothing was noticed", flush=True)
+            good = False
+    return 0 if good else 1
+
+
+def _one(suite: Suite) -> Report:
+    with tempfile.TemporaryDirectory(prefix="pillion-faults-") as folder:
+        report = suite(Path(folder))
+    print(report, flush=True)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Short versions of the fault suites, and of their teeth: each must notice a program that was sabotaged. The long ones: scripts/faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import failing
+import million
+import powercut
+import pytest
+import syscalls
+from loop_disk import cannot_mount
+from report import Report
+from tracer import can_trace
+
+CASE = failing.Case("fdatasync", "EIO", 2, False, 503)
+
+
+@pytest.fixture
+def traced() -> None:
+    if why := can_trace():
+        pytest.skip(why)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> None:
+    if why := cannot_mount(tmp_path):
+        pytest.skip(why)
+
+
+def kept(report: Report) -> None:
+    assert report.good, str(report)
+
+
+def broken(report: Report, *figures: str) -> None:
+    """Assert that a suite noticed, and by these figures."""
+    assert not report.good, str(report)
+    for figure in figures:
+        assert int(report.figures[figure]) > 0, str(report)
+
+
+def test_each_line_of_many_sidecars_is_kept_once_or_told_of_whatever_fails(tmp_path: Path) -> None:
+    report = million.run(million.QUICK, tmp_path)
+    kept(report)
+    assert (report.figures["acknowledged by sidecars"], report.figures["log service killed"], report.figures["disk filled"]) == (
+        20_000,
+        3,
+        1,
+    )
+    assert int(report.figures["dropped from full spools"]) > 0, str(report)
+
+
+def test_a_log_that_forgets_where_lines_come_from_is_noticed(tmp_path: Path) -> None:
+    broken(million.run(million.QUICK_WITHOUT_DEDUPE, tmp_path), "doubled")
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("command", ["log", "registry"])
+def test_kill_9_at_any_system_call_loses_nothing_that_was_acknowledged(command: str, tmp_path: Path) -> None:
+    kept(syscalls.run(syscalls.Plan(command, points=5, every=16), tmp_path))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("command", "sabotage", "figure"),
+    [("log", "early-ack", "missing"), ("log", "no-dedupe", "doubled"), ("registry", "registry-early-ack", "missing")],
+)
+def test_kill_9_of_a_sabotaged_program_is_noticed(command: str, sabotage: str, figure: str, tmp_path: Path) -> None:
+    calls = ("fdatasync", "write") if command == "log" else ("pwrite64",)
+    broken(syscalls.run(syscalls.Plan(command, points=0, every=5, sabotage=sabotage, calls=calls), tmp_path), figure)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_system_call_that_fails_once_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    kept(syscalls.run(syscalls.Plan("log", points=3, every=12, most=40, error="EIO", calls=("fdatasync", "fsync", "openat")), tmp_path))
+
+
+@pytest.mark.usefixtures("traced")
+def test_nothing_is_acknowledged_that_a_failing_medium_has_not_taken(tmp_path: Path) -> None:
+    report = failing.run(tmp_path)
+    kept(report)
+    assert report.figures["cases"] == len(failing.CASES)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_log_that_is_deaf_to_a_failed_sync_is_noticed(tmp_path: Path) -> None:
+    broken(failing.run(tmp_path, "deaf-to-errors", (CASE,)))
+
+
+@pytest.mark.usefixtures("disk")
+@pytest.mark.parametrize("command", ["log", "registry"])
+def test_what_was_acknowledged_survives_a_power_cut(command: str, tmp_path: Path) -> None:
+    report = powercut.run(powercut.Plan(command, runs=2, seconds=1.0), tmp_path)
+    kept(report)
+    assert int(report.figures["acknowledged"]) > 0
+
+
+@pytest.mark.usefixtures("disk")
+@pytest.mark.parametrize(
+    ("command", "sabotage"),
+    [("log", "no-sync"), ("registry", "registry-no-sync")],
+)
+def test_a_power_cut_loses_what_a_sabotaged_program_did_not_sync(command: str, sabotage: str, tmp_path: Path) -> None:
+    broken(powercut.run(powercut.Plan(command, runs=1, seconds=1.0, sabotage=sabotage), tmp_path), "missing")
