@@ -37,7 +37,9 @@ The parts can be had one by one too: pillion.sidecar.container, .volumes, .appEn
 {{- if eq .name $wanted -}}
 {{- $found = true -}}
 {{- $container = merge (dict "env" (concat (.env | default list) (include "pillion.sidecar.appEnv" $ | fromYamlArray))) $container -}}
-{{- $container = merge (dict "volumeMounts" (concat (.volumeMounts | default list) (include "pillion.sidecar.appMounts" $ | fromYamlArray))) $container -}}
+{{- with concat (.volumeMounts | default list) (include "pillion.sidecar.appMounts" $ | fromYamlArray) -}}
+{{- $container = merge (dict "volumeMounts" .) $container -}}
+{{- end -}}
 {{- if and (not $s.job) (not (hasKey (.lifecycle | default dict) "preStop")) -}}
 {{- $container = merge (dict "lifecycle" (merge (include "pillion.sidecar.lifecycle" $ | fromYaml) (.lifecycle | default dict))) $container -}}
 {{- end -}}
