@@ -172,6 +172,7 @@ class Settings:
     dns: Address | None = option("", _parse_dns, "IP:PORT to answer DNS on, over UDP and TCP, such as 127.0.0.1:5300; empty: none")
     dns_zone: str = option("pillion", _parse_domain, "domain under which DNS tells of the services")
     log_to: str = option("LogService", _parse_name, "service to which log lines are forwarded; empty: none")
+    pod: str = option("", parse_text, "the pod's name, told with each log line (the chart and inject set it)")
     token_file: str = option("", parse_text, "file with the shared token")
     version: str = option("", parse_text, "the app's version, told to those who look it up")
     zone: str = option("", parse_text, "where the app runs")

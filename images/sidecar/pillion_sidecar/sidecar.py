@@ -170,7 +170,7 @@ class Sidecar:
         lookups = Lookups(
             self._table, registrar, self._outlets.bell, strategy=settings.strategy, told_s=self._told_s, on_undeclared=self._undeclared
         )
-        intake = Intake(self._spool, settings.name, lambda: registrar.instance_id, self._forwarder.nudge)
+        intake = Intake(self._spool, settings.name, lambda: registrar.instance_id, self._forwarder.nudge, settings.pod)
         routes = local_routes(
             lookups, self._outlets.events, intake, self._status, drain=self.drain, undrain=self.undrain, shut_down=self._life.stop.set
         )

@@ -31,13 +31,15 @@ class Intake:
         service: the app's name.
         instance: its id at the registry.
         on_line: called after lines went into the spool.
+        pod: the name of the pod that all this is in, told with each line; empty: none.
     """
 
-    def __init__(self, spool: Spool, service: str, instance: Callable[[], str], on_line: Callable[[], None]) -> None:
+    def __init__(self, spool: Spool, service: str, instance: Callable[[], str], on_line: Callable[[], None], pod: str = "") -> None:
         self._spool = spool
         self._service = service
         self._instance = instance
         self._on_line = on_line
+        self._pod = {"Pod": pod} if pod else {}
 
     def add_to(self, router: Router) -> None:
         """Serve `/log` and `/logs`."""
@@ -78,7 +80,7 @@ class Intake:
 
     def _keep(self, entry: dict[str, Any]) -> None:
         own = {"Time": rfc3339(time.time()), "Service": self._service, "Instance": self._instance(), "Level": "info"}
-        self._spool.append({**own, **entry, "Service": self._service, "Instance": own["Instance"]})
+        self._spool.append({**own, **entry, "Service": self._service, "Instance": own["Instance"], **self._pod})
 
 
 def _read_entry(line: bytes) -> dict[str, Any]:

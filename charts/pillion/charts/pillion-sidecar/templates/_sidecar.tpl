@@ -168,6 +168,9 @@ env:
   # Others reach the app at the pod's address.
   - name: PILLION_ADVERTISE
     valueFrom: {fieldRef: {apiVersion: v1, fieldPath: status.podIP}}
+  # Log lines tell it: an address may be another pod's tomorrow.
+  - name: PILLION_POD
+    valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}
   - {name: PILLION_NAME, value: {{ $s.name | quote }}}
   - {name: PILLION_PORT, value: {{ int $s.port | toString | quote }}}
   - {name: PILLION_REGISTRY, value: {{ kindIs "slice" $s.registry | ternary ($s.registry | join ",") $s.registry | quote }}}
