@@ -61,6 +61,13 @@ def test_the_app_waits_for_its_withdrawal_and_gets_the_address_and_the_files(cha
     assert container(spec(chart, version=version), "other") == POD["containers"][1]
 
 
+def test_an_app_without_the_files_gets_no_mounts(chart: Path) -> None:
+    app = container(spec(chart, {"files": False}), "shop")
+    assert "volumeMounts" not in app, "null would be taken for a change by whoever compares"
+    own = {"name": "shop", "image": "shop:1", "volumeMounts": [{"name": "mine", "mountPath": "/mine"}]}
+    assert container(spec(chart, {"files": False}, {"containers": [own]}), "shop")["volumeMounts"] == own["volumeMounts"]
+
+
 def test_what_the_pod_has_already_is_kept(chart: Path) -> None:
     own = {
         "name": "shop",

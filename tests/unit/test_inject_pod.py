@@ -58,6 +58,7 @@ def test_the_pod_gets_the_sidecar_its_volumes_and_the_app_the_means_to_use_it() 
         "imagePullPolicy": "IfNotPresent",
         "env": [
             {"name": "PILLION_ADVERTISE", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},
+            {"name": "PILLION_POD", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
             {"name": "PILLION_NAME", "value": "GradingService"},
             {"name": "PILLION_PORT", "value": "8080"},
             {"name": "PILLION_REGISTRY", "value": "http://registry:3000"},

@@ -26,11 +26,11 @@ NOW = "2026-01-31T12:00:00.000Z"
 
 
 class Bench:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pod: str = "") -> None:
         self.spool = Spool(folder / "spool", 1 << 24)
         self.nudges = 0
         self._router = Router()
-        Intake(self.spool, EntryMaker("Portald", lambda: "Portald-1", time.time), self._nudge).add_to(self._router)
+        Intake(self.spool, EntryMaker("Portald", lambda: "Portald-1", time.time, pod), self._nudge).add_to(self._router)
 
     def _nudge(self) -> None:
         self.nudges += 1
@@ -74,6 +74,13 @@ def test_entries_are_kept_with_what_the_app_said_and_its_own_name(bench: Bench) 
     }  # fmt: skip
     assert (two["Level"], two["Message"], two["Seq"]) == ("info", "b", 2)
     assert bench.nudges == 1
+
+
+def test_in_a_pod_each_line_tells_its_name_whatever_the_app_says(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "portal-5d4f-x7k2p")
+    bench.send(b'{"Message":"a"}\n{"Message":"b","Pod":"another"}\n')
+    assert [line["Pod"] for line in bench.kept()] == ["portal-5d4f-x7k2p"] * 2
+    bench.spool.close()
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,10 @@ def _environment(app: App, wanted: Wanted) -> list[dict[str, Any]]:
     if app.grace_s < END_S:
         told["PILLION_DRAIN_TIMEOUT"] = f"{min(DRAIN_S, max(1, (app.grace_s - GRACE_S) // 2))}s"
     told |= {f"PILLION_{option.upper()}": settled.get(option, "") for option in OTHERS}
-    address = {"name": "PILLION_ADVERTISE", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}}
+    of_pod = {"PILLION_ADVERTISE": "status.podIP", "PILLION_POD": "metadata.name"}
+    fields = [{"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}} for name, path in of_pod.items()]
     # Kubernetes reads $(NAME) in a value as another variable's; $$ is a dollar.
-    return [address, *({"name": name, "value": text.replace("$", "$$")} for name, text in told.items() if text)]
+    return [*fields, *({"name": name, "value": text.replace("$", "$$")} for name, text in told.items() if text)]
 
 
 def _probe(path: str, period_s: int, timeout_s: int, failures: int) -> dict[str, Any]:

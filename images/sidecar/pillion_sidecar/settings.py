@@ -223,6 +223,7 @@ class Settings:
     )
     log_output: bool = option("yes", parse_switch, "whether the output of a `pillion run` command is taken, besides being shown")
     syslog: Address | None = option("", _parse_syslog, "HOST:PORT to take syslog on, over UDP and TCP, such as 127.0.0.1:5514; empty: none")
+    pod: str = option("", parse_text, "the pod's name, told with each log line (the chart and inject set it)")
     token_file: str = option("", parse_text, "file with the shared token")
     version: str = option("", parse_text, "the app's version, told to those who look it up")
     zone: str = option("", parse_text, "where the app runs")

@@ -83,7 +83,7 @@ class Collection:
         self._settings = settings
         self._spool = spool
         self.forwarder = Forwarder(spool, table, settings.log_to, token, pack=gzip if settings.log_gzip else None)
-        self.maker = EntryMaker(settings.name, instance, time.time)
+        self.maker = EntryMaker(settings.name, instance, time.time, settings.pod)
         self.sink = Sink(spool, self.forwarder.nudge)
         self._sync: SpoolSync | None = None
         self._syslog: SyslogListener | None = None

@@ -22,12 +22,14 @@ class EntryMaker:
         service: its name.
         instance: its id at the registry.
         clock: seconds since 1970.
+        pod: the name of the pod that all this is in, told with each entry; empty: none.
     """
 
-    def __init__(self, service: str, instance: Callable[[], str], clock: Callable[[], float]) -> None:
+    def __init__(self, service: str, instance: Callable[[], str], clock: Callable[[], float], pod: str = "") -> None:
         self._service = service
         self._instance = instance
         self._clock = clock
+        self._pod = {"Pod": pod} if pod else {}
 
     def make(self, message: str, level: str = "info", time: str = "", fields: Mapping[str, object] | None = None) -> Entry:
         """Return an entry.
@@ -41,7 +43,7 @@ class EntryMaker:
     def complete(self, given: Mapping[str, Any]) -> Entry:
         """Return an entry with what was not given. Whose it is, is not the app's to say, nor how much is missing (Gap)."""
         own = {"Time": rfc3339(self._clock()), "Service": self._service, "Instance": self._instance(), "Level": "info"}
-        entry = {**own, **given, "Service": self._service, "Instance": own["Instance"]}
+        entry = {**own, **given, "Service": self._service, "Instance": own["Instance"], **self._pod}
         if "Gap" in entry:
             entry["gap"] = entry.pop("Gap")
         return entry

@@ -37,7 +37,9 @@ The parts can be had one by one too: pillion.sidecar.container, .volumes, .appEn
 {{- if eq .name $wanted -}}
 {{- $found = true -}}
 {{- $container = merge (dict "env" (concat (.env | default list) (include "pillion.sidecar.appEnv" $ | fromYamlArray))) $container -}}
-{{- $container = merge (dict "volumeMounts" (concat (.volumeMounts | default list) (include "pillion.sidecar.appMounts" $ | fromYamlArray))) $container -}}
+{{- with concat (.volumeMounts | default list) (include "pillion.sidecar.appMounts" $ | fromYamlArray) -}}
+{{- $container = merge (dict "volumeMounts" .) $container -}}
+{{- end -}}
 {{- if and (not $s.job) (not (hasKey (.lifecycle | default dict) "preStop")) -}}
 {{- $container = merge (dict "lifecycle" (merge (include "pillion.sidecar.lifecycle" $ | fromYaml) (.lifecycle | default dict))) $container -}}
 {{- end -}}
@@ -166,6 +168,9 @@ env:
   # Others reach the app at the pod's address.
   - name: PILLION_ADVERTISE
     valueFrom: {fieldRef: {apiVersion: v1, fieldPath: status.podIP}}
+  # Log lines tell it: an address may be another pod's tomorrow.
+  - name: PILLION_POD
+    valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}
   - {name: PILLION_NAME, value: {{ $s.name | quote }}}
   - {name: PILLION_PORT, value: {{ int $s.port | toString | quote }}}
   - {name: PILLION_REGISTRY, value: {{ kindIs "slice" $s.registry | ternary ($s.registry | join ",") $s.registry | quote }}}
