@@ -52,6 +52,7 @@ class Appender:
         self._clock = clock
         self._file: int | None = None
         self._path = Path()
+        self._left: Path | None = None  # a file that could not be removed
         self._inode = 0
         self._length = 0
         self._born = self._looked = 0.0
@@ -171,6 +172,9 @@ class Appender:
     def _begin(self, now: float) -> None:
         """Begin a segment; its name is durable then."""
         path = segment_path(self._folder.path, self._folder.end)
+        if path == self._left:
+            path.unlink(missing_ok=True)
+        self._left = None
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             sync_folder(self._folder.path)
@@ -195,10 +199,15 @@ class Appender:
         os.close(self._file)
         self._file = None
         self._unsynced = False
-        if self._length == 0 and not lost:
-            self._path.unlink(missing_ok=True)
-        self._folder.seal(lost)
-        self._rotated()
+        try:
+            if self._length == 0 and not lost:
+                self._left = self._path  # what is in it was never acknowledged, and its position is the next one's
+                self._path.unlink(missing_ok=True)
+        except OSError as exc:
+            _log.warn_seldom("left_behind", f"{self._path} holds nothing that counts and cannot be removed now: {exc}")
+        finally:
+            self._folder.seal(lost)
+            self._rotated()
 
 
 def _write_all(file: int, data: bytes) -> None:
