@@ -46,7 +46,7 @@ class Appender:
     ) -> None:
         self.rotate_bytes = 64 << 20
         self._folder = folder
-        self._rotate_s = rotate_s
+        self.rotate_s = rotate_s
         self._rotated = rotated
         self._mode = sync
         self._clock = clock
@@ -84,7 +84,7 @@ class Appender:
 
     def is_old(self) -> bool:
         """Return whether it is time for a new segment."""
-        return self._file is not None and self._clock() - self._born >= self._rotate_s
+        return self._file is not None and self._clock() - self._born >= self.rotate_s
 
     def rotate(self) -> None:
         """End the segment.
