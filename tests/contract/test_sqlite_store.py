@@ -62,6 +62,15 @@ async def test_its_log_has_its_full_length_from_the_start_and_is_written_from_it
         await store.close()
 
 
+async def test_on_a_disk_with_little_room_its_log_stays_as_short_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=64 * 2**20 - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    store = SqliteStore(tmp_path / "r.db")
+    await store.load()
+    assert (tmp_path / "r.db-wal").stat().st_size < 100_000
+    await store.close()
+
+
 async def test_what_a_crash_left_of_lengthening_the_log_is_cleared_away(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
     connection = sqlite3.connect(path)

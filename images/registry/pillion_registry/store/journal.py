@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from pillion_registry.store.base import REVISION_GAP, Acknowledged, Change, Know
 
 MAX_INTEGER = 2**63 - 1  # SQLite's
 LOG_BYTES = 4 * 2**20  # to which SQLite's log grows before it is written from its start again
+ROOM_BYTES = 16 * LOG_BYTES  # with less free, the disk is left to what must be kept
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -154,7 +156,7 @@ def fold(connection: sqlite3.Connection) -> None:
 def _lengthen_log(connection: sqlite3.Connection, path: Path) -> None:
     """Let SQLite's log have its full length from the start: an fsync that has no file to lengthen takes half the time."""
     log = Path(f"{path}-wal")
-    if not log.exists() or log.stat().st_size >= LOG_BYTES:
+    if not log.exists() or log.stat().st_size >= LOG_BYTES or shutil.disk_usage(path.parent).free < ROOM_BYTES:
         return
     with suppress(sqlite3.Error):  # it is only for speed; what ails the disk, the first commit will tell
         connection.execute("CREATE TABLE IF NOT EXISTS filler (bytes BLOB NOT NULL)")
