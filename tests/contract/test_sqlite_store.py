@@ -50,6 +50,41 @@ async def test_it_keeps_its_promise_to_the_disk(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_its_log_has_its_full_length_from_the_start_and_is_written_from_its_beginning(tmp_path: Path) -> None:
+    log = tmp_path / "r.db-wal"
+    for generation in (1, 2):  # closed, SQLite removes it
+        store = SqliteStore(tmp_path / "r.db")
+        await store.load()
+        length = log.stat().st_size
+        assert length >= journal.LOG_BYTES
+        await store.commit([put(f"i{generation}", generation)])
+        assert log.stat().st_size == length  # else it was written on at its end
+        await store.close()
+
+
+async def test_on_a_disk_with_little_room_its_log_stays_as_short_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=64 * 2**20 - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    store = SqliteStore(tmp_path / "r.db")
+    await store.load()
+    assert (tmp_path / "r.db-wal").stat().st_size < 100_000
+    await store.close()
+
+
+async def test_what_a_crash_left_of_lengthening_the_log_is_cleared_away(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE filler (bytes BLOB NOT NULL)")
+    connection.execute("INSERT INTO filler VALUES (zeroblob(1000000))")
+    connection.commit()
+    connection.close()
+    store = SqliteStore(path)
+    assert (await store.load()).instances == ()
+    assert store._connection is not None
+    assert store._connection.execute("SELECT name FROM sqlite_master WHERE name = 'filler'").fetchall() == []
+    await store.close()
+
+
 async def refused(path: Path) -> str:
     store = SqliteStore(path)
     with pytest.raises(PillionError) as caught:
@@ -107,11 +142,12 @@ async def test_a_failed_write_is_told_keeps_nothing_of_it_and_the_next_works(tmp
     (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
     big = Registration("Log", A, metadata={str(n): "x" * 1000 for n in range(60)})
+    many = [Put(a_record(f"big{n}", 3 + n, big), State.UP, 1.0, (), 3 + n) for n in range(100)]  # more than the file has pages to spare
     with pytest.raises(StorageFull) as caught:
-        await store.commit([Put(a_record("half", 2), State.UP, 1.0, (), 2), Put(a_record("big", 3, big), State.UP, 1.0, (), 3)])
+        await store.commit([Put(a_record("half", 2), State.UP, 1.0, (), 2), *many])
     assert (caught.value.status, caught.value.retry_after_s) == (507, 5)
     store._connection.execute("PRAGMA max_page_count = 100000")
-    await store.commit([put("after", 4)])
+    await store.commit([put("after", 400)])
     await store.close()
     again = SqliteStore(path)
     assert [one.record.instance_id for one in (await again.load()).instances] == ["before", "after"]

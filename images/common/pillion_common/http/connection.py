@@ -18,6 +18,7 @@ from pillion_common.http.interfaces import Handler, Limits, StreamingHandler
 from pillion_common.http.message import Request, Response, error_response
 from pillion_common.http.parsing import RequestParser, Stage
 from pillion_common.http.promise import Promise
+from pillion_common.http.reading import read_less_at_once
 from pillion_common.http.taker import Taker
 from pillion_common.logs import EventLog
 
@@ -93,6 +94,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
         self.transport = transport  # type: ignore[assignment]
+        read_less_at_once(transport)
         name = transport.get_extra_info("peername")
         self.peer = name[0] if isinstance(name, tuple) else ""
         self._parser = RequestParser(self._limits, self.peer)

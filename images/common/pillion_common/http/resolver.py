@@ -18,6 +18,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pillion_common.errors import OwnLimit, PeerClosed, PeerError, PeerRefused, PeerTimedOut, PeerUnreachable
+from pillion_common.http.reading import read_less_at_once
 from pillion_common.logs import EventLog
 from pillion_common.names import Url, is_address
 
@@ -300,9 +301,10 @@ class Dial(Generic[P]):
     async def _open(self, address: str) -> P:
         # Both uvloop and asyncio set TCP_NODELAY, and neither looks a literal address up.
         secure = self.url.scheme == "https"
-        _, protocol = await asyncio.get_running_loop().create_connection(
+        transport, protocol = await asyncio.get_running_loop().create_connection(
             self.make, address, self.url.port, ssl=_tls_context() if secure else None, server_hostname=self.url.host if secure else None
         )
+        read_less_at_once(transport)
         return protocol
 
 
