@@ -124,7 +124,7 @@ class Events:
         """Record what became of an instance: a change for watchers, and an event unless it only registered again in the same words."""
         instance, before, after, reason, revision = transition
         record = instance.record
-        now = self._clock()
+        now = round(self._clock(), 3)  # as it is shown, so that what is asked for by a shown time is found
         changes = self._changes
         if len(changes) == RECENT:
             self._passed = changes[0].revision
@@ -137,7 +137,7 @@ class Events:
     def note(self, kind: str, reason: str, revision: int) -> None:
         """Record something about the registry itself."""
         self.number += 1
-        self._pass_on(Event(self.number, self._clock(), revision, kind, reason=reason))
+        self._pass_on(Event(self.number, round(self._clock(), 3), revision, kind, reason=reason))
         self.bell.ring()
 
     def changes_since(self, revision: int) -> list[Change] | None:
