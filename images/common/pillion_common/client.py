@@ -71,7 +71,7 @@ def services(argv: list[str]) -> int:
         return _print_json(told)
     listed = [{"ServiceName": told["Name"], **one} for one in told["Instances"]] if words.at else told["Services"]
     rows = [[one[key] for key in ("ServiceName", "State", "ServiceURL", "Since", "Reason", "InstanceID")] for one in listed]
-    _print_table(("SERVICE", "STATE", "URL", "SINCE", "REASON", "ID"), sorted(rows, key=lambda row: (row[0].lower(), row[2])))
+    _print_table(("SERVICE", "STATE", "URL", "SINCE", "REASON", "ID"), sorted(rows, key=lambda row: (str(row[0]).lower(), str(row[2]))))
     return EXIT_OK
 
 

@@ -1,4 +1,4 @@
-"""The one table of what the registry answers: paths, methods, parameters, bodies, statuses. Tornado's routes and /openapi.json are made of it.
+"""The one table of what the registry answers: paths, methods, parameters, bodies, statuses. Tornado's routes and /openapi.json come of it.
 
 `Method("get", "List instances", answers={200: InstanceList})`; statuses that every method may answer are added by documents.py.
 """
