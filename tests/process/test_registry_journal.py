@@ -241,6 +241,16 @@ def test_a_hiding_without_end_is_refused(seconds: float) -> None:
         assert (refused.status_code, refused.json()["Field"]) == (400, "Seconds")
 
 
+def test_a_web_page_from_elsewhere_changes_nothing() -> None:
+    with registry() as running, Classic() as provider:
+        provider.register(running.url, "Db")
+        path = f"/services/{id_of(running, provider)}/forget"
+        for origin in ("http://evil.example", "null", running.url + "1"):
+            refused = post(running, path, {"Origin": origin})
+            assert (refused.status_code, refused.json()["Error"]) == (403, "foreign_page")
+        assert post(running, path, {"Origin": running.url}).status_code == 200
+
+
 def test_an_operator_needs_the_token(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("s3cret-s3cret-s3cret-s3cret\n")

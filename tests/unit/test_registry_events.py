@@ -33,7 +33,7 @@ def test_a_registration_in_the_same_words_is_a_change_for_watchers_and_no_event(
     all_events.listen(heard.append)
     all_events.record(transition(1, State.UP, State.UP), events.RENEWED)
     assert heard == []
-    assert [change.kind for change in all_events.changes_since(0) or []] == ["renewed"]
+    assert [change[0].kind for change in all_events.changes_since(0) or []] == ["renewed"]
 
 
 def test_changes_and_events_after_a_place_are_found_until_they_are_too_old() -> None:
@@ -41,7 +41,7 @@ def test_changes_and_events_after_a_place_are_found_until_they_are_too_old() -> 
     all_events.begin(100, 1000)
     for number in range(1, 2049):
         all_events.record(transition(1000 + number), events.UP)
-    assert [change.revision for change in all_events.changes_since(3045) or []] == [3046, 3047, 3048]
+    assert [change[0].revision for change in all_events.changes_since(3045) or []] == [3046, 3047, 3048]
     assert [event.number for event in all_events.events_since(2146) or []] == [2147, 2148]
     assert all_events.changes_since(3048) == []
     assert all_events.events_since(2148) == []

@@ -84,6 +84,14 @@ class Registered(Model, frozen=True, omit_defaults=False):
     warnings: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
+class Fault(Model, frozen=True):
+    """Every answer that is not 2xx: what is wrong and what to do. `field` is the part of the request that is to blame."""
+
+    error: str
+    message: str
+    field: str | None = None
+
+
 class ProviderEntry(Model, frozen=True):
     """One provider in a patch. A classic receiver reads Name and URL alone."""
 

@@ -1,8 +1,8 @@
 """What happens in the registry, one event at a time: the one place where a transition is recorded, and those who want to hear of it.
 
 An Event is what the journal keeps, for example `Event(812, 1753300000.5, 9041, "down", "GradingService", "GradingService-1f3a",
-"http://10.0.0.7:6000", "down", "up", "connection refused", None)`. A Change is a little more: what a watcher needs to show the instance as
-it was at that moment. The newest changes are kept in memory, so that a stream that was cut off goes on where it was.
+"http://10.0.0.7:6000", "down", "up", "connection refused", None)`. A Change is that and the record, with which a watcher is shown the
+instance as it was at that moment. The newest stay in memory, so that a stream that was cut off goes on where it was.
 
 Costs a registration little: an event is one small object, and becomes bytes later, many at a time.
 """
@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -51,20 +50,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     by: str | None = None
 
 
-class Change(NamedTuple):
-    """A transition as a watcher sees it: `state` is None when the instance is gone."""
-
-    revision: int
-    kind: str
-    record: Record
-    state: str | None
-    before: str | None
-    reason: str | None
-    since_s: float
-
-
+Change = tuple[Event, Record]  # a transition as a watcher sees it; one that is no event (RENEWED) has the number 0
 Listener = Callable[[Event], None]
-T = TypeVar("T")
 
 
 class Bell:
@@ -106,15 +93,16 @@ class Events:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._listeners: list[Listener] = []
-        self._changes: deque[Change] = deque(maxlen=RECENT)
-        self._events: deque[Event] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[Event, Record | None]] = deque(maxlen=RECENT)
         self._passed = 0  # the revision of the newest change that is not kept in memory any more
+        self._passed_number = 0  # and the number of the newest event that is not
         self.number = 0  # of the newest event
         self.bell = Bell()
 
     def begin(self, number: int, revision: int) -> None:
         """Go on after the newest event that was kept, and the revision at which the catalogue starts."""
-        self.number, self._passed = number, revision
+        self.number = self._passed_number = number
+        self._passed = revision
 
     def listen(self, listener: Listener) -> None:
         """Tell a listener of each event, at once and in order. It must be quick, and not raise."""
@@ -124,44 +112,56 @@ class Events:
         """Record what became of an instance: a change for watchers, and an event unless it only registered again in the same words."""
         instance, before, after, reason, revision = transition
         record = instance.record
-        now = self._clock()
-        changes = self._changes
-        if len(changes) == RECENT:
-            self._passed = changes[0].revision
-        changes.append(Change(revision, kind, record, after, before, reason, now))
+        given = record.registration
+        number = 0
         if kind != RENEWED:
-            self.number += 1
-            self._pass_on(Event(self.number, now, revision, kind, record.name, record.instance_id, record.url, after, before, reason, by))
-        self.bell.ring()
+            number = self.number = self.number + 1
+        event = Event(
+            number, self._now(), revision, kind, given.service_name, record.instance_id, given.service_url, after, before, reason, by
+        )
+        self._keep(event, record)
 
     def note(self, kind: str, reason: str, revision: int) -> None:
         """Record something about the registry itself."""
         self.number += 1
-        self._pass_on(Event(self.number, self._clock(), revision, kind, reason=reason))
-        self.bell.ring()
+        self._keep(Event(self.number, self._now(), revision, kind, reason=reason), None)
 
     def changes_since(self, revision: int) -> list[Change] | None:
-        """Return the changes after a revision; None if some of them are not in memory any more."""
+        """Return the changes of instances after a revision; None if some of them are not in memory any more."""
         if revision < self._passed:
             return None
-        return list(_newest(self._changes, lambda change: change.revision > revision))
+        recent = self._recent
+        count = 0
+        for event, _ in reversed(recent):
+            if event.revision <= revision:
+                break
+            count += 1
+        return [(event, record) for event, record in islice(recent, len(recent) - count, None) if record is not None]
 
     def events_since(self, number: int) -> list[Event] | None:
         """Return the events after one; None if some of them are not in memory any more."""
-        if number < self.number and (not self._events or self._events[0].number > number + 1):
+        if number < self._passed_number:
             return None
-        return list(_newest(self._events, lambda event: event.number > number))
+        found: list[Event] = []
+        for event, _ in reversed(self._recent):
+            if event.number > number:
+                found.append(event)
+            elif event.number:
+                break
+        found.reverse()
+        return found
 
-    def _pass_on(self, event: Event) -> None:
-        self._events.append(event)
-        for listener in self._listeners:
-            listener(event)
+    def _now(self) -> float:
+        return int(self._clock() * 1000) / 1000  # as it is shown, so that what is asked for by a shown time is found
 
-
-def _newest(kept: deque[T], wanted: Callable[[T], bool]) -> Iterator[T]:
-    count = 0
-    for one in reversed(kept):
-        if not wanted(one):
-            break
-        count += 1
-    return islice(kept, len(kept) - count, None)
+    def _keep(self, event: Event, record: Record | None) -> None:
+        recent = self._recent
+        if len(recent) == RECENT:
+            oldest = recent[0][0]
+            self._passed = oldest.revision
+            self._passed_number = oldest.number or self._passed_number
+        recent.append((event, record))
+        if event.number:
+            for listener in self._listeners:
+                listener(event)
+        self.bell.ring()

@@ -363,26 +363,25 @@ class Registry:
                 self._store.submit((change,), self._note_kept)
 
     def _publish(self, transitions: Iterable[Transition], kind: str | None = None, by: str | None = None) -> None:
-        """Record what happened, and tell those whom it concerns.
-
-        Args:
-            kind: of the event, where the state after it does not say it all. What goes because something else came is `replaced`.
-        """
+        """Record what happened, and tell those whom it concerns. `kind` is the event's, where the state after it does not say it all."""
         names = []
         for transition in transitions:
-            names.append(transition.instance.name)
             record = transition.instance.record
+            name, url = record.name, record.url
+            names.append(name)
             what = transition.after.value if transition.after else "gone"
+            # What goes because something else came.
             replaced = transition.after is None and kind in (events.REGISTERED, events.RENEWED)
             self.events.record(transition, events.REPLACED if replaced else kind or what, by)
             if transition.after is State.DOWN:
                 self.notifier.release(record.instance_id)
-            fields = {"service": record.name, "instance": record.instance_id, "url": record.url}
-            reason = f": {transition.reason}" if transition.reason else ""
             if transition.before is not transition.after:
-                _log.info(f"instance_{what}", f"{record.name} at {record.url} is {what}{reason}", **fields)
+                reason = f": {transition.reason}" if transition.reason else ""
+                _log.info(f"instance_{what}", f"{name} at {url} is {what}{reason}", service=name, instance=record.instance_id, url=url)
             else:
-                _log.debug("instance_registered_again", f"{record.name} at {record.url} registered again", **fields)
+                _log.debug(
+                    "instance_registered_again", f"{name} at {url} registered again", service=name, instance=record.instance_id, url=url
+                )
         self.notifier.changed(names)
 
     async def _forget_old(self) -> None:

@@ -23,7 +23,8 @@ def present(instance: Instance, revision: int) -> Event:
 
 def view_of_change(change: Change) -> InstanceView:
     """Return how an instance was to be seen right after a change; if it has gone, as it was before."""
-    return _show(change.record, State(change.state or change.before or State.DOWN), change.since_s, change.reason)
+    event, record = change
+    return _show(record, State(event.state or event.before or State.DOWN), event.time_s, event.reason)
 
 
 def view_of_event(event: Event) -> EventView:

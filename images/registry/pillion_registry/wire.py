@@ -5,6 +5,12 @@ from __future__ import annotations
 from pillion_common.models import InstanceView, Model
 
 
+class Removed(Model, frozen=True, omit_defaults=False):
+    """The answer to DELETE /services: how many registrations there were."""
+
+    removed: int
+
+
 class ChangeView(Model, frozen=True, omit_defaults=False):
     """The data of a `change` event of GET /watch. If the instance has gone, it is shown as it was last."""
 

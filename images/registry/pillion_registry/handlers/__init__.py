@@ -1,9 +1,11 @@
-"""The registry's HTTP face: decodes, asks the Registry, encodes. Each handler's path stands in `make_application`."""
+"""The registry's HTTP face: decodes, asks the Registry, encodes. Paths and handlers stand in `routes.py`."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable
+from typing import Any
 
 from pillion_common import models
 from pillion_common.config import Network
@@ -13,35 +15,16 @@ from pillion_common.http.message import Request, Response
 from pillion_common.http.tornado_handlers import Application
 from pillion_common.lifecycle import Readiness
 from pillion_common.trust import Token, check_token
-from pillion_registry.handlers.figures import MetricsHandler
-from pillion_registry.handlers.pages import PageFileHandler, PageHandler
-from pillion_registry.handlers.past import EventsHandler, ServiceHandler
-from pillion_registry.handlers.reports import GraphHandler, WhyHandler
-from pillion_registry.handlers.streams import WatchHandler
-from pillion_registry.handlers.writes import DrainHandler, ForgetHandler, HideHandler, ServicesHandler, StateHandler, UndrainHandler
+from pillion_registry.handlers.pages import PageFileHandler
+from pillion_registry.handlers.routes import PATHS
 from pillion_registry.registry import Registry
 
 
 def make_application(registry: Registry, readiness: Readiness, token: Token | None, exempt: tuple[Network, ...]) -> Application:
     """Return the registry's Tornado application."""
     needs = {"registry": registry, "token": token, "exempt": exempt}
-    routes = [
-        (r"/services", ServicesHandler, needs),
-        (r"/services/([^/]+)", ServiceHandler, needs),
-        (r"/services/([^/]+)/state", StateHandler, needs),
-        (r"/services/([^/]+)/drain", DrainHandler, needs),
-        (r"/services/([^/]+)/undrain", UndrainHandler, needs),
-        (r"/services/([^/]+)/hide", HideHandler, needs),
-        (r"/services/([^/]+)/forget", ForgetHandler, needs),
-        (r"/watch", WatchHandler, needs),
-        (r"/events", EventsHandler, needs),
-        (r"/metrics", MetricsHandler, needs),
-        (r"/graph", GraphHandler, needs),
-        (r"/why", WhyHandler, needs),
-        (r"/", PageHandler, needs),
-        (r"/dashboard/([^/]+)", PageFileHandler, needs),
-    ]
-    return Application(routes, readiness)
+    routes: list[Any] = [(re.sub(r"\{\w+\}", "([^/]+)", one.path), one.handler, needs) for one in PATHS if one.handler is not None]
+    return Application([*routes, (r"/dashboard/([^/]+)", PageFileHandler, needs)], readiness)
 
 
 def hot_routes(registry: Registry, token: Token | None, exempt: tuple[Network, ...]) -> dict[bytes, Route]:

@@ -6,13 +6,23 @@ import asyncio
 import math
 
 from pillion_common.config import Network
-from pillion_common.errors import InvalidInput
+from pillion_common.errors import Forbidden, InvalidInput
 from pillion_common.http.tornado_handlers import BaseHandler
 from pillion_common.trust import Token, check_token
 from pillion_registry.prober import tidy
 from pillion_registry.registry import Registry
 
 BY = "X-Pillion-By"
+
+
+def check_origin(origin: str | None, host: str) -> None:
+    """Let nobody be changed by a page that somebody with access has open: a browser says where a page comes from, others say nothing.
+
+    Raises:
+        Forbidden: the page is not ours.
+    """
+    if origin is not None and origin.partition("//")[2] != host:
+        raise Forbidden(f"a page of {origin[:80]} may not change this registry; use its own address, or no browser", code="foreign_page")
 
 
 class RegistryHandler(BaseHandler):
@@ -26,9 +36,10 @@ class RegistryHandler(BaseHandler):
         self._exempt = exempt
 
     def prepare(self) -> None:
-        """Refuse what changes something without the token."""
+        """Refuse what changes something without the token, or at the bidding of a web page from elsewhere."""
         super().prepare()
         if self.request.method not in ("GET", "HEAD"):
+            check_origin(self.request.headers.get("Origin"), self.request.host)
             check_token(self._token, self.request.headers.get("Authorization", "").encode("latin-1"), self.peer, self._exempt)
 
     def on_connection_close(self) -> None:

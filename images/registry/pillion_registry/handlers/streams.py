@@ -95,7 +95,7 @@ class WatchHandler(StreamHandler):
             else:
                 some = changes[:MAX_AT_ONCE]
                 said = b"".join([self._told(change) for change in some])
-                seen = some[-1].revision if some else seen
+                seen = some[-1][0].revision if some else seen
             if said and not await self.send(said):
                 return
             quiet = self.registry.catalog.revision == seen and not await self.registry.events.bell.wait(KEEP_ALIVE_S)
@@ -106,10 +106,11 @@ class WatchHandler(StreamHandler):
         return event("snapshot", revision, self.registry.reads.list(Filters(), names=self._names or None))
 
     def _told(self, change: Change) -> bytes:
-        if self._names and change.record.name not in self._names:
+        what, record = change
+        if self._names and record.name not in self._names:
             return b""
-        shown = ChangeView(change.revision, self.registry.epoch, change.kind, change.state is None, view_of_change(change))
-        return event("change", change.revision, encode(shown))
+        shown = ChangeView(what.revision, self.registry.epoch, what.kind, what.state is None, view_of_change(change))
+        return event("change", what.revision, encode(shown))
 
 
 def event(kind: str, number: int, data: bytes) -> bytes:

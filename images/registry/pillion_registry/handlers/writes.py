@@ -6,7 +6,7 @@ from pillion_common import models
 from pillion_common.errors import InvalidInput
 from pillion_registry.handlers.base import RegistryHandler
 from pillion_registry.handlers.lists import ServicesListHandler
-from pillion_registry.wire import HideRequest, OperatorRequest
+from pillion_registry.wire import HideRequest, OperatorRequest, Removed
 
 
 class ServicesHandler(ServicesListHandler):
@@ -19,7 +19,7 @@ class ServicesHandler(ServicesListHandler):
         except UnicodeDecodeError as exc:
             raise InvalidInput("the body is not a URL; send the ServiceURL as text/plain", code="invalid_url") from exc
         removed = await self.registry.deregister(url, self.by())
-        self.write_json(b'{"Removed":%d}' % removed)
+        self.write_json(models.encode(Removed(removed)))
 
 
 class StateHandler(RegistryHandler):
