@@ -49,13 +49,6 @@ class Segment(NamedTuple):
         return segment_name(self.generation, self.first)
 
 
-class Recovered(NamedTuple):
-    """What a crash left of a segment, after what was unfinished has been cut off."""
-
-    segment: Segment
-    positions: dict[str, str]
-
-
 def segment_name(generation: int, first: int) -> str:
     """Return a segment's file name, e.g. 00000000000000000017.ndjson."""
     return f"{generation:04d}-{first:020d}.ndjson" if generation else f"{first:020d}.ndjson"
@@ -66,8 +59,12 @@ def find_segments(folder: str) -> list[tuple[int, int]]:
     return sorted((int(match[1] or 0), int(match[2])) for name in os.listdir(folder) if (match := _NAME.fullmatch(name)))
 
 
-def recover(folder: str, generation: int, first: int) -> Recovered:
-    """Cut off what a crash left unfinished: a last line without its end, and lines whose mark promises more of them than there are."""
+def recover(folder: str, generation: int, first: int) -> tuple[Segment, dict[str, str]]:
+    """Cut off what a crash left unfinished: a last line without its end, and lines whose mark promises more of them than there are.
+
+    Returns:
+        The segment as it is now, and the positions in it.
+    """
     name = segment_name(generation, first)
     path = os.path.join(folder, name)
     with open(path, "rb") as file:
@@ -89,7 +86,7 @@ def recover(folder: str, generation: int, first: int) -> Recovered:
     if whole != len(data):
         os.truncate(path, whole)
         _log.warning("spool_torn", f"cut {len(data) - whole} bytes that a crash left unfinished off {name}")
-    return Recovered(Segment(generation, first, lines, whole), positions)
+    return Segment(generation, first, lines, whole), positions
 
 
 def mark_line(positions: Mapping[str, str | None], lines: int) -> bytes:

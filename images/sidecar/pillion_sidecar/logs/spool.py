@@ -43,15 +43,6 @@ class _Acked(NamedTuple):
     time: str = ""
 
 
-class _Cursor(NamedTuple):
-    """Where the entry stands that was read last."""
-
-    generation: int
-    first: int  # of its segment
-    seq: int
-    offset: int
-
-
 class Spool:
     """A queue of log entries in a folder.
 
@@ -83,7 +74,7 @@ class Spool:
         self._segments: deque[Segment] = deque()
         self._file: FileIO | None = None  # the last segment, open for appending
         self._generation, self._next_seq = 0, 1
-        self._cursor: _Cursor | None = None
+        self._cursor = (0, 0, 0, 0)  # where the entry stands that was read last: generation and first Seq of its segment, Seq, offset
         self._gaps: list[tuple[tuple[int, int], int]] = []  # of the last peek: where each ends, how many entries are missing
         self._reading = 0  # the generation of the last peek
         self._told = 0
@@ -344,9 +335,8 @@ class Spool:
     def _lines(self, segment: Segment, after: int) -> Iterator[tuple[int, bytes]]:
         """Return a segment's entries behind a Seq; fewer if somebody shortened the file or took it away."""
         seq, offset = segment.first, 0
-        cursor = self._cursor
-        if cursor and cursor[:2] == (segment.generation, segment.first) and cursor.seq <= after + 1:
-            seq, offset = cursor.seq, cursor.offset
+        if self._cursor[:2] == segment[:2] and self._cursor[2] <= after + 1:
+            seq, offset = self._cursor[2:]
         if after >= segment.last:
             return
         try:
@@ -355,7 +345,7 @@ class Spool:
                 for line in file:
                     if line.endswith(b"\n") and not line.startswith(files.MARK):
                         if seq > after:
-                            self._cursor = _Cursor(segment.generation, segment.first, seq, offset)
+                            self._cursor = (*segment[:2], seq, offset)
                             yield seq, line
                         seq += 1
                         if seq > segment.last:
