@@ -22,6 +22,7 @@ _log = EventLog("spool")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 MARK = b"#"
 
+_SOURCE = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"(?:(\d{4})-)?(\d{20})\.ndjson")
 
 
@@ -129,6 +130,13 @@ def read_text(path: str) -> str:
             return file.read().strip()
     except FileNotFoundError:
         return ""
+
+
+def read_source(path: str) -> str:
+    """Return the Source that a file names; one that names none is given a new one."""
+    if not _SOURCE.fullmatch(read_text(path)):
+        replace_text(path, os.urandom(8).hex())
+    return read_text(path)
 
 
 def replace_text(path: str, text: str, durable: bool = False) -> None:

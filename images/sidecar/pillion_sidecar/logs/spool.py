@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,8 +30,6 @@ _log = EventLog("spool")
 
 SEGMENT_BYTES = 1024 * 1024
 CLEAN = "clean"
-
-_SOURCE = re.compile(r"[0-9a-f]{16}")
 
 
 class _Acked(NamedTuple):
@@ -83,7 +80,7 @@ class Spool:
         try:
             os.makedirs(self._folder, exist_ok=True)
             self._lock = files.lock(self._named("lock"))
-            self._base = self._read_source()
+            self._base = files.read_source(self._named("source"))
             self._acked = self._read_acked(clock)
             self._boot = boot()
             self._recover(self._boot)
@@ -392,12 +389,6 @@ class Spool:
 
     def _source_of(self, generation: int) -> str:
         return f"{self._base}.{generation}" if generation else self._base
-
-    def _read_source(self) -> str:
-        path = self._named("source")
-        if not _SOURCE.fullmatch(files.read_text(path)):
-            files.replace_text(path, os.urandom(8).hex())
-        return files.read_text(path)
 
     def _read_acked(self, clock: Callable[[], float]) -> _Acked:
         seq, generation, since, *_ = [*files.read_text(self._named("acked")).split(), "", "", ""]
