@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,9 +119,8 @@ def _total(accounts: list[Account], told: dict[str, int], gap_entries: int, faul
     return Totals(kept, missing, doubled, strange, dropped, sum(told.values()), gap_entries, unknown)
 
 
-async def _read(folder: Path, see: object) -> None:
-    assert callable(see)
-    store = open_store(f"files:{folder}", FileOptions())
+async def _read(folder: Path, see: Callable[[bytes], None]) -> None:
+    store = open_store(f"files:{folder}", FileOptions(packs=False))
     await store.load()
     try:
         with store.blocks(newest_first=False) as blocks:

@@ -8,12 +8,13 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from processes import Client, Program, free_port
 
-UNTIL_S = 60.0
+UNTIL_S = 30.0
 MOUNT_S = 20.0
 
 
@@ -83,9 +84,10 @@ class Member:
         self._program.kill()
         self.client.close()
 
-    def pause(self, for_s: float) -> None:
+    def pause(self, for_s: float, meanwhile: Callable[[], None]) -> None:
         """Stop it in its tracks for a time."""
         os.kill(self.pid, signal.SIGSTOP)
+        meanwhile()
         time.sleep(for_s)
         os.kill(self.pid, signal.SIGCONT)
 
@@ -143,9 +145,10 @@ class Fleet:
         except OSError:
             return False
 
-    def fill_disk(self, for_s: float) -> bool:
+    def fill_disk(self, for_s: float, meanwhile: Callable[[], None]) -> bool:
         """Fill the log service's disk for a time; returns whether it said so, and then went on by itself."""
         self.disk.fill(self.log.pid)
+        meanwhile()
         told = _until(lambda: not self.ready())
         time.sleep(for_s)
         self.disk.clear(self.log.pid)
@@ -167,8 +170,7 @@ class Fleet:
         return member
 
 
-def _until(true: object) -> bool:
-    assert callable(true)
+def _until(true: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + UNTIL_S
     while not true():
         if time.monotonic() > deadline:

@@ -95,6 +95,7 @@ class _Run:
         self._faults = self._make_faults()
         self._gate = threading.Condition()
         self._allowed = 0  # lines that each sender may have sent by now
+        self._share = 0.0  # of them for each fault
         self._quota = quota
 
     def run(self) -> None:
@@ -106,7 +107,7 @@ class _Run:
         ]
         for sender in senders:
             sender.start()
-        share = self._quota / (len(self._faults) + 1)
+        self._share = share = self._quota / (len(self._faults) + 2)
         for number, fault in enumerate(self._faults, 1):
             self._allow(share * (number + 1))
             self._wait_for(share * number, senders)
@@ -128,19 +129,20 @@ class _Run:
     def _kill_log(self) -> None:
         self._fleet.log.kill()
         self._report.count("log service killed")
+        self._allow_more()
         time.sleep(self._random.uniform(0, self._plan.away_s))
         self._fleet.log.start()
         self._fleet.log.wait_up()
 
     def _pauser(self, for_s: float) -> Callable[[], None]:
         def pause() -> None:
-            self._fleet.log.pause(for_s)
+            self._fleet.log.pause(for_s, self._allow_more)
             self._report.count("log service paused")
 
         return pause
 
     def _fill(self) -> None:
-        if not self._fleet.fill_disk(self._plan.full_s):
+        if not self._fleet.fill_disk(self._plan.full_s, self._allow_more):
             self._report.fault("a full disk was not told by /readyz, or was not got over")
         self._report.count("disk filled")
 
@@ -148,6 +150,7 @@ class _Run:
         def kill() -> None:
             victim.kill()
             self._report.count("sidecars killed")
+            self._allow_more()
             time.sleep(0.2)
             victim.start()
             other = Client(victim.client.port)
@@ -158,8 +161,12 @@ class _Run:
 
     def _allow(self, lines: float) -> None:
         with self._gate:
-            self._allowed = min(self._quota, int(lines))
+            self._allowed = min(self._quota, max(self._allowed, int(lines)))
             self._gate.notify_all()
+
+    def _allow_more(self) -> None:
+        """Have lines sent while something is broken, besides those that were under way when it broke."""
+        self._allow(self._allowed + self._share / 2)
 
     def _wait_for(self, lines: float, senders: list[threading.Thread]) -> None:
         while min(account.acknowledged for account in self.accounts) < int(lines) - BATCH:
@@ -180,6 +187,9 @@ class _Run:
             try:
                 status, answer = client.ask("POST", "/logs", body, "application/x-ndjson")
                 outcome = ACKNOWLEDGED if status == 200 and b'"Rejected":[]' in answer.replace(b" ", b"") else UNKNOWN
+            except ConnectionRefusedError:  # it never came there
+                time.sleep(0.05)
+                continue
             except OSError:
                 outcome = UNKNOWN
             account.sent(number, count, outcome)

@@ -27,14 +27,14 @@ class Plan:
     """How much is done.
 
     Args:
-        command: the program.
+        subject: what is worked with; see subjects.py.
         runs: how many cuts.
         seconds: longest time from the start to the cut.
         env: settings of the program.
         sabotage: see launch.py.
     """
 
-    command: str = "log"
+    subject: str = "log"
     runs: int = 50
     seconds: float = 2.5
     env: dict[str, str] = field(default_factory=dict)
@@ -44,11 +44,11 @@ class Plan:
 def run(plan: Plan, scratch: Path) -> Report:
     """Cut the power again and again."""
     settings = " ".join([*(f"{name}={value}" for name, value in plan.env.items()), *([plan.sabotage] if plan.sabotage else [])])
-    report = Report(f"{plan.command}: power cut{f' with {settings}' if settings else ''}")
+    report = Report(f"{plan.subject}: power cut{f' with {settings}' if settings else ''}")
     for what in ("cuts", "acknowledged", "missing", "doubled", "strange", "unreadable stores"):
         report.count(what, 0)
     chance = random.Random(11)
-    with Launcher(plan.command, scratch / "program.log", plan.sabotage, plan.env) as launcher:
+    with Launcher(SUBJECTS[plan.subject](0).command, scratch / "program.log", plan.sabotage, plan.env) as launcher:
         suite = _Suite(plan, scratch, launcher, report)
         for number in range(plan.runs):
             if number % RUNS_ON_A_DISK == 0 or suite.is_large():
@@ -75,7 +75,7 @@ class _Suite:
 
     def new_disk(self, seed: int) -> None:
         """Begin with an empty disk."""
-        self._subject = SUBJECTS[self._plan.command](seed)
+        self._subject = SUBJECTS[self._plan.subject](seed)
         for image in self._images:
             image.unlink(missing_ok=True)
 

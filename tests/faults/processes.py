@@ -47,11 +47,20 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
 
     def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> tuple[int, bytes]:
-        """Return the answer's status and body.
+        """Return the answer's status and body. What only asks is asked again where a connection was closed because it had been idle.
 
         Raises:
             OSError: there was none.
         """
+        kept = self._connection.sock is not None
+        try:
+            return self._ask(method, path, body, kind)
+        except ConnectionError:
+            if method != "GET" or not kept:
+                raise
+            return self._ask(method, path, body, kind)
+
+    def _ask(self, method: str, path: str, body: bytes | None, kind: str) -> tuple[int, bytes]:
         try:
             self._connection.request(method, path, body, {"Content-Type": kind} if body is not None else {})
             answer = self._connection.getresponse()

@@ -6,6 +6,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,6 +36,10 @@ def suites(name: str, quick: bool, lines: int) -> Iterator[Suite]:
         yield lambda folder: syscalls.run(
             syscalls.Plan("log", points=5 if quick else 100, every=rare, error="EIO", calls=FAILING_CALLS), folder
         )
+        yield lambda folder: syscalls.run(syscalls.Plan("crowded log", points=10 if quick else 100, every=2 * rare), folder)
+        for mode in ("interval", "os"):  # what is written survives the program, whether it is on the disk or not
+            plan = syscalls.Plan("log", points=5 if quick else 40, every=4 * rare, env={"PILLION_LOG_SYNC": mode})
+            yield partial(syscalls.run, plan)
         yield lambda folder: syscalls.run(syscalls.Plan("registry", points=10 if quick else 100, every=rare), folder)
     if name == "failing":
         yield lambda folder: failing.run(folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -42,8 +43,13 @@ class Findings(NamedTuple):
 class Subject(Protocol):
     """A program under test."""
 
-    command: str
-    acknowledged: int  # units of work: entries, registrations
+    @property
+    def command(self) -> str:
+        """Return what is started: `pillion COMMAND`."""
+
+    @property
+    def acknowledged(self) -> int:
+        """Return how many entries or registrations were acknowledged."""
 
     def words(self, folder: Path) -> list[str]:
         """Return its options, with its store in a folder."""
@@ -59,11 +65,12 @@ class LogSubject:
     """The log service: batches of numbered entries, now small, now large, from two sources in turn."""
 
     command = "log"
+    options: tuple[str, ...] = ()
+    keeps_all = True
 
-    def __init__(self, seed: int = 1, large: float = 0.3, more: tuple[str, ...] = ()) -> None:
+    def __init__(self, seed: int = 1, large: float = 0.3) -> None:
         self._random = random.Random(seed)
         self._large = large
-        self._more = more
         self._turn = 0
         self._done = Counter[str]()  # the highest number that was acknowledged, by source
         self._sent = Counter[str]()
@@ -74,7 +81,7 @@ class LogSubject:
         return self._done.total()
 
     def words(self, folder: Path) -> list[str]:
-        return ["--store", f"files:{folder}", "--log-rotate", "64K", *self._more]
+        return ["--store", f"files:{folder}", "--log-rotate", "64K", *self.options]
 
     def step(self, client: Client) -> None:
         self._turn += 1
@@ -100,7 +107,8 @@ class LogSubject:
                 else:
                     findings += Findings(strange=1)
             there = set(found)
-            missing = sum(1 for number in range(1, self._done[source] + 1) if number not in there)
+            first = 1 if self.keeps_all else min(there, default=self._done[source])
+            missing = sum(1 for number in range(first, self._done[source] + 1) if number not in there)
             wrong = len(there - set(range(1, self._sent[source] + 1))) + (found != sorted(found))
             findings += Findings(missing, len(found) - len(there), wrong)
         return findings
@@ -115,6 +123,13 @@ class LogSubject:
         ]
         body = self._pending[source] = "\n".join(map(json.dumps, entries)).encode()
         return body
+
+
+class CrowdedLogSubject(LogSubject):
+    """The log service with little room, so that the oldest entries give way all the time; and it writes current.log as well."""
+
+    options = ("--log-max-bytes", "256K", "--log-current", "yes")
+    keeps_all = False
 
 
 class RegistrySubject:
@@ -177,4 +192,4 @@ def _lines(client: Client, service: str) -> list[bytes]:
     return lines
 
 
-SUBJECTS = {"log": LogSubject, "registry": RegistrySubject}
+SUBJECTS: dict[str, Callable[[int], Subject]] = {"log": LogSubject, "crowded log": CrowdedLogSubject, "registry": RegistrySubject}

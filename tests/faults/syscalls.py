@@ -12,7 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from processes import Client, Died, Launcher, free_port, tail
@@ -29,7 +29,7 @@ class Plan:
     """How much is done.
 
     Args:
-        command: the program.
+        subject: what is worked with; see subjects.py.
         steps: pieces of work in each start.
         points: least number of points to be reached.
         every: only each so many-th call; 1 is each.
@@ -37,9 +37,10 @@ class Plan:
         sabotage: see launch.py.
         error: what the calls are made to fail with; empty: the program is killed there.
         calls: which calls.
+        env: settings of the program.
     """
 
-    command: str = "log"
+    subject: str = "log"
     steps: int = 24
     points: int = 300
     every: int = 1
@@ -47,12 +48,14 @@ class Plan:
     sabotage: str = ""
     error: str = ""
     calls: tuple[str, ...] = CALLS
+    env: dict[str, str] = field(default_factory=dict)
 
 
 def run(plan: Plan, scratch: Path) -> Report:
     """Go through all calls."""
-    report = Report(f"{plan.command}: {f'{plan.error} from' if plan.error else 'kill -9 at'} each system call")
-    with Launcher(plan.command, scratch / "program.log", plan.sabotage) as launcher:
+    settings = "".join(f", {name}={value}" for name, value in plan.env.items()) + (f", {plan.sabotage}" if plan.sabotage else "")
+    report = Report(f"{plan.subject}: {f'{plan.error} from' if plan.error else 'kill -9 at'} each system call{settings}")
+    with Launcher(SUBJECTS[plan.subject](0).command, scratch / "program.log", plan.sabotage, plan.env) as launcher:
         suite = _Suite(plan, scratch, launcher, report)
         try:
             for point in suite.points():
@@ -153,7 +156,7 @@ class _Suite:
         self._folder = self._scratch / "store"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
-        self._subject = SUBJECTS[self._plan.command]()
+        self._subject = SUBJECTS[self._plan.subject](1)
 
     def _run(self, where: str) -> None:
         """Have the traced program start and work, until it is killed or told to end."""
