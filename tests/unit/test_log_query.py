@@ -1,12 +1,21 @@
-"""Which entries a query finds, in which order, and how little it reads for that."""
+"""Which entries a query finds, in which order, how little it reads for that, and where the next page begins."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Iterator
 
 import pytest
 
 from pillion_common.errors import InvalidInput
 from pillion_log.entries import from_line
-from pillion_log.query import Query, as_json, as_text, parse_query, scan
+from pillion_log.query import patterns
+from pillion_log.query.matching import Matcher
+from pillion_log.query.paging import MAX_SEARCH_S, Page, Search
+from pillion_log.query.question import Cursor, parse_question, parse_tail
+from pillion_log.query.shapes import as_json, as_text
+from pillion_log.store.base import Summary
+from pillion_log.store.summaries import summarize
 
 NOW_S = 1769860800.0  # 2026-01-31T12:00:00Z
 
@@ -14,28 +23,56 @@ NOW_S = 1769860800.0  # 2026-01-31T12:00:00Z
 class CountedBlock:
     """A block that knows how often it was read."""
 
-    start, end, summary = 0, 1, None
-
-    def __init__(self, *lines: bytes) -> None:
+    def __init__(self, *lines: bytes, summary: bool = False) -> None:
         self._lines = b"".join(line + b"\n" for line in lines)
+        self.start = 0
+        self.summary: Summary | None = summarize(self._lines) if summary else None
         self.reads = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self._lines)
 
     def read(self) -> bytes:
         self.reads += 1
         return self._lines
 
 
-def entry(message: str, time: str = "12:00:00.000", service: str = "A", level: str = "info", received: str = "12:00:00.000") -> bytes:
-    body = f'{{"Message":"{message}","Time":"2026-01-31T{time}Z","Service":"{service}","Level":"{level}"}}'
-    return from_line(body.encode(), f"2026-01-31T{received}Z").lines[:-1]
+def entry(message: str, time: str = "12:00:00.000", service: str = "A", level: str = "info", **more: str) -> bytes:
+    received = more.pop("received", "12:00:00.000")
+    fields = {"Message": message, "Time": f"2026-01-31T{time}Z", "Service": service, "Level": level, **more}
+    return from_line(json.dumps(fields).encode(), f"2026-01-31T{received}Z").lines[:-1]
+
+
+def laid_out(blocks: list[CountedBlock]) -> list[CountedBlock]:
+    """Give blocks, oldest first, their positions."""
+    position = 1000
+    for block in blocks:
+        block.start = position
+        position = block.end
+    return blocks
+
+
+def search(blocks: list[CountedBlock], **parameters: str) -> tuple[list[str], Search]:
+    """Answer a query over blocks, oldest first."""
+    question = parse_question(parameters, NOW_S)
+    laid_out(blocks)
+    matcher = Matcher(question.filter)
+    order = blocks[::-1] if question.cursor.back else blocks
+    searched = Search(iter(order), question, matcher)
+    page = Page(question, matcher, as_text)
+    while not searched.over:
+        if step := searched.step():
+            page.add(*step)
+    return [row.split(maxsplit=3)[-1] for row in b"".join(page.pieces()).decode().splitlines()], searched
 
 
 def ask(blocks: list[CountedBlock], **parameters: str) -> list[str]:
-    text = b"".join(scan(iter(blocks), parse_query(parameters, NOW_S), as_text)).decode()
-    return [row.split()[-1] for row in text.splitlines()]
+    return search(blocks, **parameters)[0]
 
 
-BLOCKS = [CountedBlock(entry("m5"), entry("m6")), CountedBlock(entry("m3"), entry("m4")), CountedBlock(entry("m1"), entry("m2"))]
+def six() -> list[CountedBlock]:
+    return [CountedBlock(entry("m1"), entry("m2")), CountedBlock(entry("m3"), entry("m4")), CountedBlock(entry("m5"), entry("m6"))]
 
 
 @pytest.mark.parametrize(
@@ -46,21 +83,53 @@ BLOCKS = [CountedBlock(entry("m5"), entry("m6")), CountedBlock(entry("m3"), entr
         ({"limit": "1"}, ["m6"]),
         ({"order": "desc"}, ["m6", "m5", "m4", "m3", "m2", "m1"]),
         ({"order": "desc", "limit": "3"}, ["m6", "m5", "m4"]),
+        ({"from": "oldest", "limit": "3"}, ["m1", "m2", "m3"]),
+        ({"from": "oldest"}, ["m1", "m2", "m3", "m4", "m5", "m6"]),
         ({"q": "m4"}, ["m4"]),
         ({"q": "nowhere"}, []),
         ({"service": "B"}, []),
     ],
 )
 def test_limit_gives_the_newest_and_order_says_how_they_are_shown(parameters: dict[str, str], expected: list[str]) -> None:
-    assert ask(BLOCKS, **parameters) == expected
+    assert ask(six(), **parameters) == expected
 
 
-def test_entries_are_found_by_service_level_and_time() -> None:
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", ["1", "2", "3", "4", "6"])
+def test_pages_going_back_give_each_entry_once(order: str, limit: str) -> None:
+    found, searched = search(six(), limit=limit, order=order)
+    pages = [found]
+    while searched.cursor:
+        found, searched = search(six(), limit=limit, order=order, cursor=str(searched.cursor))
+        pages.append(found)
+    everything = [message for page in (pages if order == "desc" else pages[::-1]) for message in page]
+    assert everything == (["m6", "m5", "m4", "m3", "m2", "m1"] if order == "desc" else ["m1", "m2", "m3", "m4", "m5", "m6"])
+    assert all(len(page) == int(limit) for page in pages[:-1] if page)
+
+
+@pytest.mark.parametrize("limit", ["1", "2", "4", "6"])
+def test_pages_going_forth_give_each_entry_once_and_what_comes_later(limit: str) -> None:
+    blocks = six()
+    found, searched = search(blocks[:2], **{"from": "oldest", "limit": limit})
+    everything = list(found)
+    for _ in range(8):
+        found, searched = search(blocks, limit=limit, cursor=str(searched.cursor))
+        everything += found
+    assert everything == ["m1", "m2", "m3", "m4", "m5", "m6"]
+    assert str(searched.cursor) == f"f{blocks[-1].end:x}"
+
+
+def test_entries_are_found_by_service_level_instance_and_time() -> None:
     block = CountedBlock(
-        entry("a", "11:00:00.000", "A", "info"), entry("b", "11:30:00.000", "B", "ERROR"), entry("c", "12:00:00.000123", "A", "fatal")
+        entry("a", "11:00:00.000", "A", "info", Instance="a-1"),
+        entry("b", "11:30:00.000", "B", "ERROR", Instance="b-1"),
+        entry("c", "12:00:00.000123", "A", "fatal", Instance="a-2"),
     )
     assert ask([block], service="A") == ["a", "c"]
+    assert ask([block], service="B, A") == ["a", "b", "c"]
     assert ask([block], level="error,Fatal") == ["b", "c"]
+    assert ask([block], level="info") == ["a"]
+    assert ask([block], instance="a-2,b-1") == ["b", "c"]
     assert ask([block], since="2026-01-31T11:30:00Z") == ["b", "c"]
     assert ask([block], since="45m") == ["b", "c"]
     assert ask([block], since="1.5h", until="15m") == ["a", "b"]
@@ -70,30 +139,160 @@ def test_entries_are_found_by_service_level_and_time() -> None:
 
 
 def test_scan_ends_as_soon_as_it_has_enough() -> None:
-    blocks = [CountedBlock(entry("m3"), entry("m4")), CountedBlock(entry("m1"), entry("m2"))]
+    blocks = [CountedBlock(entry("m1"), entry("m2")), CountedBlock(entry("m3"), entry("m4"))]
     assert ask(blocks, limit="2") == ["m3", "m4"]
-    assert blocks[1].reads == 0
+    assert blocks[0].reads == 0
 
 
-def test_scan_ends_an_hour_before_since_because_clocks_differ() -> None:
+def test_blocks_that_cannot_have_a_wanted_entry_are_not_read() -> None:
     blocks = [
-        CountedBlock(entry("new")),
-        CountedBlock(entry("skewed", received="11:10:00.000")),
-        CountedBlock(entry("x", received="10:00:00.000")),
+        CountedBlock(entry("long ago", "09:00:00.000", received="09:00:00.000"), summary=True),
+        CountedBlock(entry("late", "09:30:00.000", received="11:59:00.000"), summary=True),
+        CountedBlock(entry("new", "12:00:00.000", "B"), summary=True),
     ]
-    blocks.append(CountedBlock(entry("never looked at", received="09:00:00.000")))
-    assert ask(blocks, since="2026-01-31T11:59:00Z")[-2:] == ["skewed", "new"]
-    assert (blocks[2].reads, blocks[3].reads) == (2, 0)
+    assert ask(blocks, since="2026-01-31T09:30:00Z", until="2026-01-31T10:00:00Z") == ["late"]
+    assert [block.reads for block in blocks] == [0, 1, 0]
+    assert ask(blocks, service="B") == ["new"]
+    assert [block.reads for block in blocks] == [0, 1, 1]
+    assert ask(blocks, service="C,A", since="2026-01-31T11:00:00Z") == []
+    assert [block.reads for block in blocks] == [0, 1, 1]
+
+
+def test_rare_service_is_looked_for_by_its_name_among_lines_that_all_have_the_text() -> None:
+    lines = [entry(f"GET /{number}", service="Busy") for number in range(40)]
+    block = CountedBlock(*lines, entry("GET /rare", service="Rare"), *lines, summary=True)
+    assert ask([block], service="Rare", q="GET") == ["GET /rare"]
+    assert ask([block], service="Rare", re="G.T") == ["GET /rare"]
 
 
 def test_damaged_lines_and_checksums_are_passed_over() -> None:
-    assert ask([CountedBlock(b"{torn", b"\x00\xff", entry("good"), b"[]", b'{"Check":"8c736521","Bytes":212}')]) == ["good"]
+    blocks = [CountedBlock(b"{torn", b"\x00\xff", entry("good"), b"[]", b'{"Check":"8c736521","Bytes":212}')]
+    assert ask(blocks) == ["good"]
+    assert ask(blocks, q="o") == ["good"]
+    assert ask(blocks, re="o") == ["good"]
 
 
 def test_text_shows_time_service_level_message_on_one_line() -> None:
-    found, _ = Query().look(CountedBlock(entry("one\\ntwo", "12:00:00.123", "GradingService")))
-    assert as_text(found[0]) == b"2026-01-31T12:00:00.123Z GradingService info  one\\ntwo\n"
-    assert as_json(found[0]).endswith(b'"Message":"one\\ntwo"}\n')
+    block = CountedBlock(entry("one\ntwo", "12:00:00.123", "GradingService"))
+    (match,) = Matcher(parse_question({}, NOW_S).filter).look(block.read(), 0)
+    assert as_text(match) == b"2026-01-31T12:00:00.123Z GradingService info  one\\ntwo\n"
+    assert as_json(match).endswith(b'"Message":"one\\ntwo"}\n')
+
+
+TEXTS = ['say "hi"', "tab\there", "back\\slash", "caf\u00e9", "\u202eturned", "\U000e0041tag", "a\x7fb", "/slash/", "line\nend"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("by", ["q", "re2", "python", "i", "re"])
+def test_text_is_found_however_it_is_stored(text: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if by == "python":
+        monkeypatch.setattr(patterns, "_load", lambda: None)
+    odd = json.dumps({"Time": "2026-01-31T12:00:00.000Z", "Service": "A", "Level": "info", "Message": f"<{text}>"}, ensure_ascii=True)
+    lines = [entry(f"<{text}>"), entry("no"), odd.replace("/", "\\/").encode(), entry("yes", other=text)]
+    found = _messages(lines, **({"re": patterns.re.escape(text)} if by == "re" else {"q": text, "i": "1" if by == "i" else "0"}))
+    assert found == [f"<{text}>", f"<{text}>"]
+
+
+def _messages(lines: list[bytes], **parameters: str) -> list[str]:
+    question = parse_question(parameters, NOW_S)
+    return [match.stored.message for match in Matcher(question.filter).look(CountedBlock(*lines).read(), 0)]
+
+
+def test_text_is_found_in_the_message_alone() -> None:
+    lines = [entry("nothing", service="Needle", Instance="Needle", more="Needle"), entry("a Needle")]
+    assert _messages(lines, q="Needle") == ["a Needle"]
+    assert _messages(lines, re="N..dle") == ["a Needle"]
+    assert _messages(lines, q="needle") == []
+    assert _messages(lines, q="needle", i="1") == ["a Needle"]
+    assert _messages(lines, re="^A n", i="1") == ["a Needle"]
+
+
+MESSAGES = [
+    "GET /students 200",
+    "foo first",
+    "bar last",
+    "foo and bar",
+    'said "foo"',
+    "two\nlines",
+    "foo",
+    "Message",
+    "x" * 50,
+    "ends with foo",
+    "a.b",
+    "ÄRGER",
+]
+PATTERNS = [
+    "foo", "^foo", "foo$", "^foo$", "foo.*bar", "foo[^x]*bar", "^(foo|bar)", "(^|a)foo", r"\bfoo\b", r"\Afoo", r"foo\z",
+    "(?m)^lines", "(?s)two.lines", r"two\nlines", "[[:upper:]]+", "[^[:alpha:]]", r"\d{3}", "x{50}", "", "$", "^", "^M", "e$", '"',
+    r"\"foo", "[]^$]", r"[\]^]", r"a\.b", r"\Qa.b\E", "(?i)ärger", r"\pL+$", r"\p{^L}", "foo|last$", "^^foo", r"\b^foo",
+    "(?i)^FOO|BAR$", "Message", "Level", ",", ":", "}", "(?:)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_pattern_finds_what_re2_finds_in_each_message(pattern: str) -> None:
+    import re2
+
+    expected = [message for message in MESSAGES if re2.search(pattern, message)]
+    assert _messages([entry(message) for message in MESSAGES], re=pattern or "(?:)") == expected
+
+
+def test_pattern_that_would_take_for_ever_elsewhere_is_answered() -> None:
+    lines = [entry("a" * 5000 + "!") for _ in range(20)]
+    assert _messages(lines, re="^(a+)+$") == []
+    assert len(_messages(lines, re="(a*)*!$")) == 20
+
+
+def test_without_re2_a_pattern_is_refused_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "_load", lambda: None)
+    for parameters in ({"re": "x"}, {"q": "x", "i": "1"}):
+        with pytest.raises(InvalidInput, match="needs the package google-re2") as refusal:
+            _messages([], **parameters)
+        assert refusal.value.code == "not_installed"
+
+
+@pytest.mark.parametrize("pattern", ["(", "a**b)", r"(a)\1", "(?=x)", "x{2000}", "a)(b"])
+def test_pattern_that_is_none_is_refused(pattern: str) -> None:
+    with pytest.raises(InvalidInput, match="re is not a regular expression of RE2: ") as refusal:
+        _messages([], re=pattern)
+    assert refusal.value.field == "re"
+
+
+class Clock:
+    """Goes on by some seconds whenever it is looked at."""
+
+    def __init__(self, step_s: float) -> None:
+        self._now_s, self._step_s = 0.0, step_s
+
+    def __call__(self) -> float:
+        self._now_s += self._step_s
+        return self._now_s
+
+
+def bounded(blocks: Iterator[CountedBlock], **parameters: str) -> tuple[list[str], Search]:
+    question = parse_question(parameters, NOW_S)
+    searched = Search(blocks, question, Matcher(question.filter), Clock(MAX_SEARCH_S / 2))
+    found = []
+    while not searched.over:
+        if step := searched.step():
+            found += [match.stored.message for match in step[1]]
+    return found, searched
+
+
+@pytest.mark.parametrize("summary", [True, False])
+def test_search_that_takes_too_long_says_up_to_where_it_came_and_goes_on_from_there(summary: bool) -> None:
+    def blocks() -> list[CountedBlock]:
+        times = ("10:00:00.000", "11:00:00.000", "12:00:00.000")
+        return laid_out([CountedBlock(entry(f"at {time}", received=time), summary=summary) for time in times])
+
+    found, searched = bounded(iter(blocks()[::-1]))
+    assert (found, searched.done) == (["at 12:00:00.000", "at 11:00:00.000"], False)
+    assert searched.scanned == "2026-01-31T11:00:00.000Z"
+    assert searched.cursor == Cursor(blocks()[1].start, back=True)
+    assert ask(blocks(), cursor=str(searched.cursor)) == ["at 10:00:00.000"]
+    found, searched = bounded(iter(blocks()), **{"from": "oldest"})
+    assert (found, searched.done, searched.scanned) == (["at 10:00:00.000", "at 11:00:00.000"], False, "2026-01-31T11:00:00.000Z")
+    assert ask(blocks(), cursor=str(searched.cursor)) == ["at 12:00:00.000"]
 
 
 @pytest.mark.parametrize(
@@ -104,24 +303,39 @@ def test_text_shows_time_service_level_message_on_one_line() -> None:
         ({"limit": "ten"}, "limit"),
         ({"limit": "9" * 5000}, "limit"),
         ({"order": "newest"}, "order"),
+        ({"order": "desc", "from": "oldest"}, "order"),
+        ({"order": "desc", "cursor": "f0"}, "order"),
+        ({"from": "middle"}, "from"),
+        ({"cursor": "x12"}, "cursor"),
+        ({"cursor": "b" + "f" * 17}, "cursor"),
+        ({"page": "yes"}, "page"),
+        ({"i": "2"}, "i"),
         ({"since": "yesterday"}, "since"),
         ({"since": "5x"}, "since"),
         ({"since": "9" * 400 + "d"}, "since"),
         ({"until": "2026-13-01T00:00:00Z"}, "until"),
         ({"service": "no name"}, "service"),
+        ({"service": ",".join(f"s{number}" for number in range(33))}, "service"),
         ({"q": "q" * 1001}, "q"),
+        ({"re": "q" * 1001}, "re"),
+        ({"with": "others"}, "with"),
         ({"svc": "A"}, "svc"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_bad_parameter_is_named(parameters: dict[str, str], field: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        parse_query(parameters, NOW_S)
+        parse_question(parameters, NOW_S)
     assert refusal.value.field == field
 
 
-def test_since_at_the_beginning_of_the_calendar_is_possible() -> None:
-    assert parse_query({"since": "0001-01-01T00:00:00Z"}, NOW_S).horizon == ""
+def test_tail_has_no_end_and_no_pages() -> None:
+    asked = parse_tail({"service": "A", "last": "0", "since": "5m"}, NOW_S)
+    assert (asked.filter.services, asked.last, asked.filter.since) == (("A",), 0, "2026-01-31T11:55:00.000")
+    assert asked.filter.ever().since == ""
+    for name in ("until", "limit", "cursor", "order"):
+        with pytest.raises(InvalidInput, match=f"there is no parameter '{name}'"):
+            parse_tail({name: "1"}, NOW_S)
 
 
 def test_events_of_the_registry_stand_between_the_lines_of_the_service_they_are_about() -> None:
@@ -131,9 +345,11 @@ def test_events_of_the_registry_stand_between_the_lines_of_the_service_they_are_
 
     forged = event("e", '"A"').replace(b"}", b',"Unverified":true}')
     others = (event("b", '"B"'), event("odd", "[5]"), event("c", '"A"', "Other"), entry("b1", service="B"), forged)
-    block = CountedBlock(entry("a1"), event("e1", '"A"'), *others, entry("a2"))
-    assert ask([block], service="A", **{"with": "events"}) == ["a1", "e1", "a2"]
-    assert ask([block], service="A") == ["a1", "a2"]
-    assert ask([block], service="registry") == ["e1", "b", "odd", "e"]
-    with pytest.raises(InvalidInput, match="with 'others' is not events"):
-        parse_query({"with": "others"}, NOW_S)
+    lines = (entry("a1"), event("e1", '"A"'), *others, entry("a2"))
+    for block in (CountedBlock(*lines), CountedBlock(*lines, summary=True)):
+        assert ask([block], service="A", **{"with": "events"}) == ["a1", "e1", "a2"]
+        assert ask([block], service="A,B", **{"with": "events"}) == ["a1", "e1", "b", "b1", "a2"]
+        assert ask([block], service="A") == ["a1", "a2"]
+        assert ask([block], service="registry") == ["e1", "b", "odd", "e"]
+    only_events = CountedBlock(event("e1", '"A"'), summary=True)
+    assert ask([only_events], service="A", **{"with": "events"}) == ["e1"]

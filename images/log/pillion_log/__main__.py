@@ -14,14 +14,17 @@ from pillion_common.http.server import Server
 from pillion_common.http.tornado_bridge import TornadoBridge
 from pillion_common.trust import Token
 from pillion_log.front import Gate, hot_routes
-from pillion_log.handlers import make_application
+from pillion_log.handlers import Parts, make_application
 from pillion_log.intake import Intake
+from pillion_log.metrics import Tailed
 from pillion_log.reader import Reader
 from pillion_log.settings import DESCRIPTION, PROGRAM, Settings
 from pillion_log.store import open_store
 from pillion_log.store.base import Store
 from pillion_log.store.files import FileOptions
 from pillion_log.syslog.service import SyslogService
+from pillion_log.tail.streams import TailStreams
+from pillion_log.tail.tails import Tails
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
@@ -37,7 +40,10 @@ class LogProgram:
         self._store = store
         self._readiness = lifecycle.Readiness()
         self._readiness.add("store", store.fault)
-        rest = TornadoBridge(make_application(Reader(store), self._readiness))
+        reader = Reader(store)
+        tails = self._tails = Tails(store, reader.threads)
+        parts = Parts(reader, store.fault, lambda: Tailed(tails.streams, tails.missed))
+        rest = TailStreams(tails, TornadoBridge(make_application(parts, self._readiness)))
         intake = Intake(store)
         writes = hot_routes(intake, Gate(token, settings.exempt_networks()))
         self._server = Server(streaming=rest, hot=writes, limits=Limits(body_bytes=MAX_BODY_BYTES))
@@ -59,6 +65,7 @@ class LogProgram:
     async def stop(self) -> None:
         """Stop taking requests, finish those in flight, close the store."""
         self._readiness.close()
+        self._tails.close()
         await self._server.close()
         await self._syslog.close()
         await self._life.tasks.stop()

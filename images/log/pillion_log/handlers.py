@@ -1,44 +1,41 @@
-"""What the log service answers by Tornado: queries, and the probes every program has. Writes are hot routes, in front.py."""
+"""What the log service answers by Tornado: queries, numbers, and every program's probes. Writes are hot routes, in front.py."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pillion_common import models
 from pillion_common.errors import InvalidInput
 from pillion_common.http.tornado_handlers import Application, BaseHandler
 from pillion_common.lifecycle import Readiness
+from pillion_log.metrics import METRICS_TYPE, Counts, Tailed, exposition
 from pillion_log.reader import Reader
+from pillion_log.stats import summed, table
 
 NDJSON = "application/x-ndjson"
+JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
 
-class LogsHandler(BaseHandler):
-    """`GET /logs`: answers to queries."""
+class Parts(NamedTuple):
+    """What the handlers ask."""
 
-    def initialize(self, reader: Reader) -> None:
+    reader: Reader
+    fault: Callable[[], str | None] = lambda: None
+    tailed: Callable[[], Tailed] = lambda: Tailed(0, 0)
+    counts: Counts | None = None
+
+
+class _Handler(BaseHandler):
+    def initialize(self, parts: Parts) -> None:
         """Take what make_application gives."""
-        self._reader = reader
+        self._parts = parts
         self._gone = False
 
     def on_connection_close(self) -> None:
         """Remember that nobody waits for the answer any more."""
         self._gone = True
-
-    async def get(self) -> None:
-        """Stream the entries asked for."""
-        parameters = self._parameters()
-        text = self._wants_text(parameters)
-        async with self._reader.answer(parameters, as_text=text) as pieces:
-            self.set_header("Content-Type", TEXT if text else NDJSON)
-            self.set_header("X-Content-Type-Options", "nosniff")
-            async for piece in pieces:
-                if self._gone:
-                    return
-                if piece:
-                    self.write(piece)
-                    try:
-                        await self.flush()
-                    except ConnectionResetError:
-                        return
 
     def _parameters(self) -> dict[str, str]:
         parameters = {}
@@ -48,14 +45,69 @@ class LogsHandler(BaseHandler):
             parameters[name] = values[0].decode("utf-8", "replace")
         return parameters
 
-    def _wants_text(self, parameters: dict[str, str]) -> bool:
+    def _wants_text(self, parameters: dict[str, str], other: str) -> bool:
         wanted = parameters.get("format", "")
-        if wanted not in ("", "text", "ndjson"):
-            raise InvalidInput(f"format {wanted[:40]!r} is neither text nor ndjson", code="invalid_query", field="format")
+        kind = other.rpartition("-")[2].rpartition("/")[2]
+        if wanted not in ("", "text", kind):
+            raise InvalidInput(f"format {wanted[:40]!r} is neither text nor {kind}", code="invalid_query", field="format")
         accept = self.request.headers.get("Accept", "")
-        return wanted == "text" or (not wanted and "text/plain" in accept and NDJSON not in accept)
+        return wanted == "text" or (not wanted and "text/plain" in accept and other not in accept)
 
 
-def make_application(reader: Reader, readiness: Readiness) -> Application:
+class LogsHandler(_Handler):
+    """`GET /logs`: answers to queries."""
+
+    async def get(self) -> None:
+        """Stream the entries asked for."""
+        parameters = self._parameters()
+        text = self._wants_text(parameters, NDJSON)
+        async with self._parts.reader.answer(parameters, as_text=text) as answer:
+            self.set_header("Content-Type", TEXT if text else NDJSON)
+            self.set_header("X-Content-Type-Options", "nosniff")
+            for name, value in answer.headers.items():
+                self.set_header(name, value)
+            async for piece in answer.pieces:
+                if self._gone:
+                    return
+                if piece:
+                    self.write(piece)
+                    try:
+                        await self.flush()
+                    except ConnectionResetError:
+                        return
+
+
+class StatsHandler(_Handler):
+    """`GET /stats`: what there is."""
+
+    async def get(self) -> None:
+        """Answer per service and in all."""
+        text = self._wants_text(self._parameters(), JSON)
+        stats = summed(await self._parts.reader.stats())
+        if text:
+            self.set_header("Content-Type", TEXT)
+            self.write(table(stats))
+        else:
+            self.write_json(models.encode(stats) + b"\n")
+
+
+class MetricsHandler(_Handler):
+    """`GET /metrics`: for Prometheus."""
+
+    async def get(self) -> None:
+        """Answer all numbers."""
+        parts = self._parts
+        stats = await parts.reader.stats()
+        self.set_header("Content-Type", METRICS_TYPE)
+        self.write(exposition(stats, parts.fault(), parts.tailed(), parts.counts))
+
+
+def make_application(parts: Parts, readiness: Readiness) -> Application:
     """Return the log service's Tornado application."""
-    return Application([(r"/logs", LogsHandler, {"reader": reader})], readiness)
+    given = {"parts": parts}
+    routes = [
+        (r"/logs", LogsHandler, given),
+        (r"/stats", StatsHandler, given),
+        (r"/metrics", MetricsHandler, given),
+    ]
+    return Application(routes, readiness)

@@ -1,0 +1,1 @@
+"""`GET /logs/tail`: entries as they come, to many at once: shared rings (`rings`), who fills them (`tails`), who reads them (`streams`)."""
