@@ -148,6 +148,14 @@ def test_take_over_that_was_interrupted_goes_on(tmp_path: Path) -> None:
     assert read(opened(tmp_path)) == line("a") + line("b")
 
 
+def test_files_of_an_earlier_version_that_ran_again_meanwhile_come_last(tmp_path: Path) -> None:
+    segment_path(tmp_path, 0).write_bytes(group("a"))
+    segment_path(tmp_path, 5000).write_bytes(group("b"))
+    (tmp_path / "entries.log").write_bytes(line("c"))
+    assert read(opened(tmp_path)) == line("a") + line("b") + line("c")
+    assert segment_path(tmp_path, 5000 + (1 << 40), ".lines").exists()
+
+
 def test_snapshot_that_is_damaged_is_none(tmp_path: Path) -> None:
     assert read_snapshot(tmp_path) is None
     write_snapshot(tmp_path, Snapshot(5, True, {"a": Mark(7, NOW)}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillion_log.entries import Run, from_line
+from pillion_log.entries import Run, from_line, from_text, from_texts
 from pillion_log.store.base import OTHERS, ServiceCount, Summary
 from pillion_log.store.checks import check_line
 from pillion_log.store.summaries import Tally, merge, summarize
@@ -16,7 +16,7 @@ def run(service: str, time: str, received: str, more: str = "") -> Run:
     return from_line(f'{{"Message":"m","Service":"{service}","Time":"{time}"{more}}}'.encode(), received)
 
 
-RUNS = [run("A", T2, T1), run("A", T1, T1), run("B", T3, T2, ',"Gap":17'), run("A", T1, T3)]
+RUNS = [run("A", T2, T1), run("A", T1, T1), run("B", T3, T2, ',"Source":"s","Seq":18,"Gap":17'), run("A", T1, T3)]
 SIZES = [len(item.lines) for item in RUNS]
 EXPECTED = Summary(
     first_time=T1,
@@ -38,6 +38,16 @@ def test_what_runs_say_of_themselves_is_what_their_lines_say(known: int) -> None
     assert tally.summary() == EXPECTED
 
 
+def test_classic_message_says_of_itself_what_its_line_says() -> None:
+    together = from_texts([b"[A] - four", b"[A] - five"], T3)
+    assert len(together) == 1
+    runs = [from_text(b"[A] - one", T1), from_text(b"two", T1), from_text(b"[A] - three", T3), *together]
+    tally = Tally()
+    tally.add_runs(runs)
+    assert tally.summary() == summarize(b"".join(item.lines for item in runs))
+    assert all(item.service for item in runs)
+
+
 def test_lines_are_counted_without_checksums_and_damage() -> None:
     lines = b"".join(item.lines for item in RUNS)
     assert summarize(lines) == EXPECTED
@@ -53,7 +63,7 @@ def test_summaries_of_parts_make_the_summary_of_the_whole() -> None:
 
 @pytest.mark.parametrize("gap", ['"a text"', "-5", "0", "1.5", "true", "null", "[1]"])
 def test_field_of_an_app_that_is_called_gap_is_no_gap(gap: str) -> None:
-    found = summarize(run("A", T1, T1, f',"Gap":{gap}').lines)
+    found = summarize(run("A", T1, T1, f',"Source":"s","Seq":18,"Gap":{gap}').lines)
     assert found is not None
     assert found.services["A"].gaps == 0
 
