@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import zstandard
 from figures import Row, Scale
 from generate import NUMBER, measure
 from load import drive, request
@@ -20,16 +21,22 @@ from peers import classic
 LINE = b"[Bench] - " + b"x" * 190
 BATCH = 500
 BATCH_CONNECTIONS = 4
+BATCHES = f"log batches of {BATCH} c={BATCH_CONNECTIONS}"
 BLOCK = 1 << 20
+CHECK = b'{"Check":'  # begins the log service's checksum lines
 
 
 async def pillion(scale: Scale) -> list[Row]:
-    with disk_folder() as folder, log_service(folder / "log") as server:
-        url = f"{server.url}/log"
-        rows, outcome = await measure("log c=64", server.process.pid, url, request("POST", url, LINE, "text/plain"), 64, scale.seconds)
-        _check("log c=64", _lines(folder / "log"), outcome.answers)
-    with disk_folder() as folder, log_service(folder / "log") as server:
-        return rows + await _batches(server.url, server.process.pid, folder / "log", scale)
+    with disk_folder() as folder:
+        with log_service(folder / "log") as server:
+            url = f"{server.url}/log"
+            rows, outcome = await measure("log c=64", server.process.pid, url, request("POST", url, LINE, "text/plain"), 64, scale.seconds)
+        _check("log c=64", _lines(folder / "log"), outcome.answers)  # when nothing is being packed any more
+    with disk_folder() as folder:
+        with log_service(folder / "log") as server:
+            more, lines = await _batches(server.url, server.process.pid, scale)
+        _check(BATCHES, _lines(folder / "log"), lines)
+    return rows + more
 
 
 async def on_classic(scale: Scale) -> list[Row]:
@@ -43,8 +50,9 @@ async def on_classic(scale: Scale) -> list[Row]:
         return rows
 
 
-async def _batches(server: str, pid: int, folder: Path, scale: Scale) -> list[Row]:
-    workload = f"log batches of {BATCH} c={BATCH_CONNECTIONS}"
+async def _batches(server: str, pid: int, scale: Scale) -> tuple[list[Row], int]:
+    """Return what was measured, and how many lines were acknowledged."""
+    workload = BATCHES
     url = f"{server}/logs"
     before = usage(pid)
     result = await drive(url, _numbered(_template(url)), BATCH_CONNECTIONS, scale.seconds)
@@ -52,14 +60,14 @@ async def _batches(server: str, pid: int, folder: Path, scale: Scale) -> list[Ro
     if result.failures:
         raise RuntimeError(f"{workload}: {result.failures} answers were not 200")
     lines = len(result.latencies) * BATCH
-    _check(workload, _lines(folder), lines)
-    return [
+    rows: list[Row] = [
         (workload, "rate", "lines/s", result.per_second * BATCH),
         (workload, "p50", "ms", 1000 * result.percentile(0.50)),
         (workload, "p99", "ms", 1000 * result.percentile(0.99)),
         (workload, "cpu", "us each", 1e6 * (after.cpu_s - before.cpu_s) / lines),
         (workload, "resident", "MB", after.resident / 1e6),
     ]
+    return rows, lines
 
 
 def _template(url: str) -> bytes:
@@ -74,12 +82,15 @@ def _numbered(template: bytes) -> Iterator[bytes]:
 
 
 def _lines(folder: Path) -> int:
-    """Count the line ends in a folder's files."""
+    """Count the entries in a folder's files, packed ones too."""
     count = 0
-    for path in folder.rglob("*.log"):
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(BLOCK):
-                count += block.count(b"\n")
+    for path in [*folder.rglob("*.log"), *folder.rglob("*.log.zst")]:
+        with path.open("rb") as file:
+            lines = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) if path.suffix == ".zst" else file
+            rest = b""
+            while block := lines.read(BLOCK):
+                whole, newline, rest = (rest + block).rpartition(b"\n")
+                count += (whole + newline).count(b"\n") - (b"\n" + whole).count(b"\n" + CHECK)
     return count
 
 

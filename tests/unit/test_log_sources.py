@@ -102,9 +102,19 @@ def test_gap_that_the_sender_tells_itself_is_not_told_twice() -> None:
     told = Run(line("a", 9, gap=4), 1, "a", (9,))  # 6 to 9 were dropped
     assert fresh(known(("a", 5)), [told], {}) == ["a9"]
     assert fresh(known(("a", 3)), [told], {}) == ["+2", "a9"]  # 4 and 5 are missing as well
-    assert fresh(known(("a", 7)), [told], {}) == ["a9"]
     assert fresh(Sources(), [told], {}) == ["a9"]
     assert fresh(known(("a", 5)), [told, *entries("a", 10)], {}) == ["a9", "a10"]
+
+
+def test_sender_that_does_not_know_what_had_arrived_counts_too_much_and_is_corrected() -> None:
+    message = b'"Message":"4 entries of A are missing","Gap":4'
+    told = Run(line("a", 9, gap=4).replace(b'"Gap":4', message), 1, "a", (9,))  # 6 to 9 were dropped, it says
+    for highest, gap in ((5, 4), (6, 3), (7, 2), (8, 1)):
+        kept, appended = known(("a", highest)).fresh([told], {})
+        assert [json.loads(run.lines)["Gap"] for run in kept] == [gap]
+        assert json.loads(kept[0].lines)["Message"] == f"{gap} entries of A are missing"
+        assert appended == Appended(1, 0)
+    assert known(("a", 9)).fresh([told], {}) == ([], Appended(0, 1))
 
 
 def test_source_that_was_silent_longest_is_forgotten_first() -> None:

@@ -78,7 +78,7 @@ def from_text(body: bytes, received: str) -> Run:
     end = text.find("] - ", 0, _MAX_BRACKETS) + 4
     if named := _service_of(text[:end]):
         service, text = named, text[end:]
-    return Run(_head(received, service) + escape_json(_encode(text)) + b"}\n")
+    return Run(_head(received, service) + escape_json(_encode(text)) + b"}\n", 1, "", (), service, received)
 
 
 def from_long_text(body: bytes, received: str) -> Run:
@@ -106,7 +106,8 @@ def from_texts(texts: Sequence[bytes], received: str) -> list[Run]:
         # Only the line ends between them are left, and behind each of them the same service is named.
         if len(between) == between.count(b"\n") == whole.count(b"\n" + prefix) == len(texts) - 1:
             head = _head(received, service) + b'"'
-            return [Run(head + whole[len(prefix) :].replace(b"\n" + prefix, b'"}\n' + head) + b'"}\n', len(texts))]
+            lines = head + whole[len(prefix) :].replace(b"\n" + prefix, b'"}\n' + head) + b'"}\n'
+            return [Run(lines, len(texts), "", (), service, received)]
     return [from_text(text, received) for text in texts]
 
 

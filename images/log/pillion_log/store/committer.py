@@ -35,6 +35,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _log = EventLog("store")
 
+_ONE = Appended(1, 0)
+
 Item = tuple[Sequence[Run], int, Done]
 
 
@@ -70,15 +72,15 @@ class Committer:
         echo: Callable[[bytes], None] | None = None,
     ) -> None:
         self.fault: str | None = None
+        self.waiting: deque[Item] = deque()  # append to it, and ring if it is idle: spelt out where each call is counted
+        self.idle = False  # the thread waits for the bell, or is about to
         self._appender = appender
         self._sources = sources
         self._settle = settle
         self._echo = echo
         self._probe_every_s = probe_every_s
         self._sync_every_s = sync_every_s
-        self._waiting: deque[Item] = deque()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._idle = False  # the thread waits for the bell, or is about to
         self._stopping = False
         self._due = 0.0  # when there is something to do besides writing
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -88,12 +90,10 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def give(self, item: Item) -> None:
-        """Have something written."""
-        self._waiting.append(item)
-        if self._idle:
-            self._idle = False
-            self._loop.call_soon(self._bell.put, None)  # then all requests that came in at this moment are there
+    def ring(self) -> None:
+        """Wake the thread: something waits, and it is idle."""
+        self.idle = False
+        self._loop.call_soon(self._bell.put, None)  # then all requests that came in at this moment are there
 
     async def stop(self) -> None:
         """End once all that was given is done. Safe to call twice, and before it began."""
@@ -104,7 +104,7 @@ class Committer:
 
     def _run(self) -> None:
         while True:
-            if self._waiting:
+            if self.waiting:
                 self._tell(self._commit())
             elif self._stopping:
                 return
@@ -114,24 +114,33 @@ class Committer:
                 self._keep_house()
 
     def _rest(self) -> None:
-        self._idle = True
-        if not self._waiting and not self._stopping:  # else it came in just now
+        self.idle = True
+        if not self.waiting and not self._stopping:  # else it came in just now
             with suppress(queue.Empty):
                 self._bell.get(timeout=max(0.0, self._due - time.monotonic()))
-        self._idle = False
+        self.idle = False
 
     def _commit(self) -> Group:
-        group = Group(answers=[])
+        answers: list[tuple[Done, Appended]] = []
+        group = Group(answers)
+        size_in_all = 0
         staged: dict[str, Mark] = {}
         runs: list[Run] = []
         try:
-            while self._waiting and group.size < MAX_GROUP_BYTES:
-                given, size, done = self._waiting.popleft()
+            waiting = self.waiting
+            while waiting and size_in_all < MAX_GROUP_BYTES:
+                given, size, done = waiting.popleft()
+                size_in_all += size
+                if len(given) == 1 and not given[0].seqs:  # most of what comes in one by one; it cannot be a repeat
+                    runs.append(given[0])
+                    answers.append((done, _ONE if given[0].length == 1 else Appended(given[0].length, 0)))
+                    continue
                 fresh, answer = self._sources.fresh(given, staged)
-                group.size += size
-                group.answers.append((done, answer))
+                answers.append((done, answer))
                 runs += fresh
             if runs:
+                if self.fault is not None and self._sync_every_s is not None:
+                    self._appender.probe()  # after a failed sync an append that syncs later proves nothing
                 group.start, group.lines = self._appender.append(runs)
                 self._sources.keep(staged)
                 self._works()
@@ -140,6 +149,7 @@ class Committer:
         except Exception as exc:  # a fault of ours with one group must not end the thread that all others need
             _log.fault("group_failed", f"a group of entries was not kept: {type(exc).__name__}: {exc}", exc)
             group.failure = Unavailable("the log's store failed; its log says how", code="store_failed", retry_after_s=RETRY_AFTER_S)
+        group.size = size_in_all
         return group
 
     def _keep_house(self) -> None:
@@ -156,7 +166,7 @@ class Committer:
         self._plan()
 
     def _plan(self) -> None:
-        waits = [IDLE_S, self._sync_every_s or IDLE_S, self._probe_every_s if self.fault else IDLE_S]
+        waits = [IDLE_S, self._appender.rotate_s, self._sync_every_s or IDLE_S, self._probe_every_s if self.fault else IDLE_S]
         self._due = time.monotonic() + min(waits)
 
     def _tell(self, group: Group) -> None:

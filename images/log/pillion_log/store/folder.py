@@ -81,7 +81,8 @@ class Folder:
             self._next = snapshot.position
         elif snapshot or last:
             self._next = max(last, snapshot.position if snapshot else 0) + LEAP_BYTES
-        self._count_closed()
+        with self._lock:
+            self._count_closed()
 
     def begin(self, path: Path) -> None:
         """Let a new segment grow from `end` on. Its file is there."""
@@ -104,7 +105,7 @@ class Folder:
             if lost or self._growing.end == self._growing.start:
                 self._segments.pop()
             self._growing = None
-        self._count_closed()
+            self._count_closed()
 
     def remember(self, sources: Sources, clean: bool = False) -> None:
         """Write down what the sources have sent up to `end`.
@@ -160,8 +161,8 @@ class Folder:
             self._segments.remove(segment)
             self._removed += 1
             self._removed_bytes += segment.end - segment.start
+            self._count_closed()
         segment.file.remove()
-        self._count_closed()
 
     def replace(self, old: Segment, new: Segment) -> None:
         """Put a segment in the place of one with the same entries; whoever reads that may go on."""
@@ -199,6 +200,8 @@ class Folder:
                 self.damaged += found.damaged
             if segment.end > start:
                 self._segments.append(segment)
+            elif path.stat().st_size == 0:
+                path.unlink()  # nothing was ever there, and its position is the next one's
 
     def _files(self) -> dict[int, Path]:
         """Return the files of the segments by their positions. A packed one beside its plain one is only half made: it goes."""
@@ -221,9 +224,7 @@ class Folder:
             segment.file.release()
 
     def _count_closed(self) -> None:
-        closed = merge(segment.summary for segment in self.closed())
-        with self._lock:
-            self._closed_summary = closed
+        self._closed_summary = merge(segment.summary for segment in self._segments if segment is not self._growing)
 
 
 def _may_hold(summary: Summary | None, wanted: Wanted | None) -> bool:

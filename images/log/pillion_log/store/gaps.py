@@ -48,6 +48,20 @@ read_line = msgspec.json.Decoder(Line).decode
 _encode = msgspec.json.Encoder().encode
 
 
+def corrected(text: bytes, line: Line, highest: int) -> bytes:
+    """Return a stored gap entry that counts what is truly missing, where its sender did not know that some of it had arrived.
+
+    That happens if the answer to a batch was lost, and the sender had to drop the batch then: what is at or below `highest` is there.
+    """
+    told, assumed = line.told(), (line.seq or 0) - highest
+    if not 0 < assumed < told:
+        return text
+    fields = msgspec.json.decode(text)
+    fields["Gap"] = assumed
+    fields["Message"] = fields.get("Message", "").replace(str(told), str(assumed), 1)
+    return escape_json(_encode(fields))
+
+
 def missing_before(line: Line, highest: int) -> int:
     """Return how many entries are missing between Seq `highest` and a line of the same source, beyond what it tells itself."""
     assert line.seq is not None

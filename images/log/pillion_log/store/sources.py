@@ -13,7 +13,7 @@ import msgspec
 
 from pillion_log.entries import Run
 from pillion_log.store.base import CHECK, Appended
-from pillion_log.store.gaps import gap_entry, missing_before, read_line
+from pillion_log.store.gaps import corrected, gap_entry, missing_before, read_line
 
 MAX_SOURCES = 10_000
 
@@ -102,7 +102,7 @@ class Sources:
                 run = _part(run, _lines(run), bisect_right(seqs, mark.seq), run.length)
                 seqs = run.seqs
         staged[source] = Mark(last, run.last_time or _identity(run.lines[run.lines.rfind(b"\n", 0, -1) + 1 :]).time)
-        if seqs[0] == first and last - first == len(seqs) - 1:
+        if seqs[0] == first and last - first == len(seqs) - 1 and (run.service or b'"Gap":' not in run.lines):
             kept.append(run)
         else:
             _tell_gaps(run, mark, kept)
@@ -113,10 +113,11 @@ def _tell_gaps(run: Run, mark: Mark | None, kept: list[Run]) -> None:
     """Add a run with a gap entry before each jump of its Seqs, from its source's mark on."""
     lines = _lines(run)
     done = 0
-    highest = mark.seq if mark else run.seqs[0] - 1  # of an unknown source nothing is known to be missing
+    highest = mark.seq if mark else run.seqs[0] - (read_line(lines[0]).told() or 1)  # nothing else is known to be missing
     for index, seq in enumerate(run.seqs):
-        if seq > highest + 1:
+        if seq > highest + 1 or b'"Gap":' in lines[index]:
             line = read_line(lines[index])
+            lines[index] = corrected(lines[index], line, highest)
             if missing := missing_before(line, highest):
                 since = _identity(lines[index - 1]).time if index else mark.time if mark else ""
                 if index > done:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pillion_log.entries import Run
-from pillion_log.store.base import CHECK, OTHERS, ServiceCount, Summary
+from pillion_log.store.base import OTHERS, ServiceCount, Summary
 
 MAX_SERVICES = 256
 MAX_GAP = 1 << 40
@@ -45,17 +45,30 @@ class Tally:
     def __init__(self) -> None:
         self._counts: dict[str, _Count] = {}
         self._first_time = self._last_time = ""
-        self.damaged = 0  # lines that are no entries
 
     def add_runs(self, runs: Iterable[Run]) -> None:
-        """Count runs. One that does not say whose entries it has is looked at line by line."""
+        """Count runs. Those that do not say whose entries they have are looked at line by line."""
+        unknown = []
+        service = received = stretched = ""
+        lines = size = 0
         for run in runs:
-            if run.service:
-                first, last = run.first_time or run.received, run.last_time or run.received
-                self._add(run.service, run.length, len(run.lines), 0, run.received)
-                self._stretch(first, last)
-            elif run.lines:
-                self.add_lines(run.lines)
+            if not run.service:
+                unknown.append(run.lines)
+                continue
+            if run.received != received or run.service != service:  # neighbours mostly came at one time from one service
+                self._add(service, lines, size, 0, received)
+                service, received = run.service, run.received
+                lines = size = 0
+            lines += run.length
+            size += len(run.lines)
+            if run.first_time:
+                self._stretch(run.first_time, run.last_time)
+            elif received != stretched:
+                self._stretch(received, received)
+                stretched = received
+        self._add(service, lines, size, 0, received)
+        if unknown:
+            self.add_lines(b"".join(unknown))
 
     def add_lines(self, data: bytes) -> None:
         """Count stored lines, checksums and damaged lines among them."""
@@ -68,12 +81,20 @@ class Tally:
             looked = []
         if len(looked) != len(lines):
             looked = [self._look(line) for line in lines]
+        service = received = ""
+        count = size = gaps = 0
         for entry, line in zip(looked, lines, strict=True):
-            if entry.service:
-                self._add(entry.service, 1, len(line) + 1, _missing(entry.gap), entry.received)
+            if entry.received != received or entry.service != service:
+                self._add(service, count, size, gaps, received)
+                service, received = entry.service, entry.received
+                count = size = gaps = 0
+            count += 1
+            size += len(line) + 1
+            if entry.gap is not None:
+                gaps += _missing(entry.gap)
+            if service:
                 self._stretch(entry.time, entry.time)
-            elif not line.startswith(CHECK):
-                self.damaged += 1
+        self._add(service, count, size, gaps, received)
 
     def summary(self) -> Summary | None:
         """Return what was counted, or None if that is nothing."""
@@ -95,6 +116,8 @@ class Tally:
             return Looked()
 
     def _add(self, service: str, lines: int, size: int, gaps: int, received: str) -> None:
+        if not service or not lines:
+            return
         count = self._counts.get(service)
         if count is None:
             if len(self._counts) >= MAX_SERVICES:
@@ -108,6 +131,8 @@ class Tally:
             count.last = max(count.last, received, key=_without_z)
 
     def _stretch(self, first: str, last: str) -> None:
+        if last == self._last_time and first == last:
+            return
         if not self._first_time or first[:-1] < self._first_time[:-1]:
             self._first_time = first
         if last[:-1] > self._last_time[:-1]:
