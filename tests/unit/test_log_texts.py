@@ -65,7 +65,7 @@ def messages(store: MemoryStore) -> list[str]:
 def test_texts_of_one_service_become_one_run() -> None:
     head = '{"Time":"2026-01-31T12:00:00.123Z","Received":"2026-01-31T12:00:00.123Z","Service":"A","Level":"info","Message":'
     assert from_texts([b"[A] - one", b"[A] - ", b"[A] - [A] - x"], NOW) == [
-        Run(f'{head}"one"}}\n{head}""}}\n{head}"[A] - x"}}\n'.encode(), 3, "", (), "A", NOW),
+        Run(f'{head}"one"}}\n{head}""}}\n{head}"[A] - x"}}\n'.encode(), 3, service="A", received=NOW),
     ]
 
 
