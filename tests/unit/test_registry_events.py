@@ -64,11 +64,22 @@ def test_what_happened_before_the_start_is_not_known() -> None:
 async def test_the_bell_wakes_all_who_wait_and_leaves_nothing_of_those_who_gave_up() -> None:
     bell = events.Bell()
     assert await bell.wait(0.001) is False
-    assert bell._waiting == []
+    assert bell._waiting == {}
     waiting = [asyncio.create_task(bell.wait(5)) for _ in range(3)]
     await asyncio.sleep(0)
     bell.ring()
     assert await asyncio.gather(*waiting) == [True, True, True]
+
+
+async def test_a_reader_who_leaves_wakes_nobody_else() -> None:
+    bell, reader = events.Bell(), events.Reader()
+    leaving, staying = asyncio.create_task(bell.wait(5, reader)), asyncio.create_task(bell.wait(0.05))
+    await asyncio.sleep(0)
+    reader.leave()
+    assert await leaving is True
+    assert reader.gone
+    assert await staying is False
+    assert bell._waiting == {}
 
 
 def test_every_transition_of_the_catalogue_carries_its_own_revision() -> None:

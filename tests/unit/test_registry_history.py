@@ -88,6 +88,17 @@ async def test_who_was_there_is_answered_for_every_moment_since_the_start(lab: L
     assert await lab.states("Shop", 204.0) == {}
 
 
+async def test_questions_at_the_same_time_lose_nothing_of_what_is_being_written(lab: Lab) -> None:
+    lab.present = [event(0, "present")]
+    lab.keep(*(event(n) for n in range(1, 2501)))
+    asking = [asyncio.create_task(lab.states("Db", 1e9)) for _ in range(5)]
+    await asyncio.sleep(0)
+    lab.keep(*(event(n) for n in range(2501, 3001)))
+    assert await asyncio.gather(*asking) == [{"db1": "up"}] * 5
+    await lab.history._flush()
+    assert await lab.numbers(since_number=0, limit=5000) == list(range(1, 3001))
+
+
 async def test_it_goes_on_after_a_restart_and_after_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "registry-events.db"
     first = Lab(path)

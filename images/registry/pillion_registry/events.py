@@ -54,32 +54,47 @@ Change = tuple[Event, Record]  # a transition as a watcher sees it; one that is 
 Listener = Callable[[Event], None]
 
 
+class Reader:
+    """Somebody who waits, and may leave before it is over."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.waking: asyncio.Future[None] | None = None
+
+    def leave(self) -> None:
+        """Wait no more."""
+        self.gone = True
+        if self.waking is not None and not self.waking.done():
+            self.waking.set_result(None)
+
+
 class Bell:
     """Wakes all who wait for the next thing to happen."""
 
     def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: dict[asyncio.Future[None], None] = {}
 
     def ring(self) -> None:
         """Wake all who wait now."""
         if self._waiting:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, {}
             for future in waiting:
                 if not future.done():
                     future.set_result(None)
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait for the next ring; return whether there was one in time."""
+    async def wait(self, timeout_s: float, reader: Reader | None = None) -> bool:
+        """Wait for the next ring, or until the reader leaves; return False if the time was over before."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting[future] = None
+        if reader is not None:
+            reader.waking = future
         try:
             async with asyncio.timeout(timeout_s):
                 await future
         except TimeoutError:
             return False
         finally:
-            if not future.done() or future.cancelled():
-                self._waiting = [one for one in self._waiting if one is not future]
+            self._waiting.pop(future, None)
         return True
 
 

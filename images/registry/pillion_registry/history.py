@@ -63,6 +63,7 @@ class History:
         self._lost = 0
         self._writing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._failing = False
         self._readers = 0
         self._stretch_bytes = 0
         self._stretch_from_s = 0.0
@@ -118,9 +119,8 @@ class History:
 
     async def close(self) -> None:
         """Write what waits and close the file."""
-        if self._timer is not None:
-            self._timer.cancel()
         await self._flush()
+        self._stop_timer()
         await self._do(self._file.close)
         self._thread.shutdown()
 
@@ -153,23 +153,38 @@ class History:
             self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._write_soon)
 
     async def _flush(self) -> None:
-        while self._writing is not None:
-            await asyncio.wait([self._writing])
-        await self._write_pending()
+        """Write what waits now, unless that fails."""
+        last = self._newest
+        while self._pending and self._pending[0].number <= last:
+            if self._writing is None:
+                self._stop_timer()
+                self._write_soon()
+            writing = self._writing
+            assert writing is not None
+            await asyncio.wait([writing])
+            if writing.cancelled() or writing.exception() or self._failing:
+                return
 
     async def _write_pending(self) -> None:
+        self._failing = False
         while self._pending:
             batch = self._pending[:MAX_BATCH]
             told = [*batch, self._loss(batch[-1])] if self._lost and len(batch) == len(self._pending) else batch
             try:
                 self._stretch_bytes += await self._do(partial(self._file.append, told))
             except sqlite3.Error as exc:
+                self._failing = True
                 _log.warn_seldom("journal_failed", f"the journal of events {self._path} cannot be written: {exc}")
                 return
             del self._pending[: len(batch)]
             self._lost = 0 if told is not batch else self._lost
             if self._stretch_bytes >= self._stretch_most_bytes or self._clock() - self._stretch_from_s >= self._stretch_most_s:
                 self._begin_stretch()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _loss(self, last: Event) -> Event:
         text = f"{self._lost} events were not kept: the journal could not be written for too long"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from pillion_common.errors import Unavailable
 from pillion_common.models import InstanceList, encode
 from pillion_registry.catalog import Catalog, Instance
-from pillion_registry.events import Events
+from pillion_registry.events import Events, Reader
 from pillion_registry.views import view
 
 MAX_KEPT = 8
@@ -86,7 +85,7 @@ class Reads:
                 self._kept[key] = body
         return body
 
-    async def newer_than(self, revision: int, wait_s: float, gone: asyncio.Event) -> None:
+    async def newer_than(self, revision: int, wait_s: float, reader: Reader) -> None:
         """Wait until the catalogue is newer than a revision; no longer than wait_s, or MAX_WAIT_S, or until the reader is gone.
 
         Raises:
@@ -99,8 +98,8 @@ class Reads:
             raise Unavailable(f"{MAX_WAITING} readers wait already; ask without wait", code="too_many_waiting", retry_after_s=5)
         self.waiting += 1
         try:
-            while self._catalog.revision <= revision and not self.closed and not gone.is_set():
-                if not await self._events.bell.wait(ends - time.monotonic()):
+            while self._catalog.revision <= revision and not self.closed and not reader.gone:
+                if not await self._events.bell.wait(ends - time.monotonic(), reader):
                     return
         finally:
             self.waiting -= 1

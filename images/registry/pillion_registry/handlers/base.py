@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 from pillion_common.config import Network
 from pillion_common.errors import Forbidden, InvalidInput
 from pillion_common.http.tornado_handlers import BaseHandler
 from pillion_common.trust import Token, check_token
+from pillion_registry.events import Reader
 from pillion_registry.prober import tidy
 from pillion_registry.registry import Registry
 
@@ -31,7 +31,7 @@ class RegistryHandler(BaseHandler):
     def initialize(self, registry: Registry, token: Token | None, exempt: tuple[Network, ...]) -> None:
         """Take what make_application gives."""
         self.registry = registry
-        self.gone = asyncio.Event()
+        self.reader = Reader()
         self._token = token
         self._exempt = exempt
 
@@ -44,8 +44,7 @@ class RegistryHandler(BaseHandler):
 
     def on_connection_close(self) -> None:
         """Note that nobody waits for the answer any more."""
-        self.gone.set()
-        self.registry.events.bell.ring()
+        self.reader.leave()
 
     def by(self, named: str | None = None) -> str:
         """Return who asks, for the journal: its address, and the name it gives itself."""

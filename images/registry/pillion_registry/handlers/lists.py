@@ -22,7 +22,7 @@ class ListHandler(RegistryHandler):
         revision = self.number("revision", 0, MAX_REVISION)
         wait_s = self.number("wait", 0, 1e9, whole=False)
         if revision is not None:
-            await reads.newer_than(int(revision), DEFAULT_WAIT_S if wait_s is None else wait_s, self.gone)
+            await reads.newer_than(int(revision), DEFAULT_WAIT_S if wait_s is None else wait_s, self.reader)
         self.set_header("Cache-Control", "no-cache")  # may be kept, but must be asked for again
         body = reads.list(filters, service)
         if self._is_known(reads.tag):

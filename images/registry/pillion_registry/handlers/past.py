@@ -62,7 +62,7 @@ class EventsHandler(StreamHandler):
             found = await self._after(after, wanted)
             if not found:
                 after = newest  # none of what happened meanwhile is wanted
-                quiet = newest == self.registry.events.number and not await self.registry.events.bell.wait(KEEP_ALIVE_S)
+                quiet = newest == self.registry.events.number and not await self.registry.events.bell.wait(KEEP_ALIVE_S, self.reader)
                 if quiet and not await self.send(b": still here\n\n"):
                     return
 

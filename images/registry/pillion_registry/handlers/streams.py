@@ -62,7 +62,7 @@ class StreamHandler(RegistryHandler):
     @property
     def open(self) -> bool:
         """Return whether to go on."""
-        return not self.gone.is_set() and not self.registry.reads.closed
+        return not self.reader.gone and not self.registry.reads.closed
 
     def last_seen(self) -> int | None:
         """Return the id of the last event the reader has seen."""
@@ -98,7 +98,7 @@ class WatchHandler(StreamHandler):
                 seen = some[-1][0].revision if some else seen
             if said and not await self.send(said):
                 return
-            quiet = self.registry.catalog.revision == seen and not await self.registry.events.bell.wait(KEEP_ALIVE_S)
+            quiet = self.registry.catalog.revision == seen and not await self.registry.events.bell.wait(KEEP_ALIVE_S, self.reader)
             if quiet and not await self.send(b": still here\nid: %d\n\n" % seen):
                 return
 
