@@ -183,6 +183,17 @@ async def test_interval_acknowledges_first_and_syncs_soon(tmp_path: Path, monkey
     await store.close()
 
 
+async def test_segment_that_is_old_ends_and_is_packed_though_nothing_comes_in(tmp_path: Path) -> None:
+    store = make(tmp_path, rotate_s=0.05)
+    await store.load()
+    await append(store, 1)
+    await until(lambda: [path.suffix for path in sorted(tmp_path.glob("0*"))] == [".idx", ".zst"])
+    assert seqs(store) == [1]
+    await append(store, 2)
+    assert seqs(store) == [1, 2]
+    await store.close()
+
+
 async def test_os_never_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     syncs = Syncs(monkeypatch)
     store = make(tmp_path, sync="os", rotate_bytes=1000)

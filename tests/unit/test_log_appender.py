@@ -197,6 +197,26 @@ def test_what_could_not_be_cut_off_after_a_failed_sync_is_not_shown_after_a_rest
     restarted.close()
 
 
+def test_file_that_cannot_be_removed_after_a_failed_sync_does_not_stand_in_the_way(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **more: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(appender.os, "fdatasync", fail_to_sync)
+        patched.setattr(appender.os, "ftruncate", lambda file, length: fail_to_sync(file))
+        patched.setattr(Path, "unlink", refuse)
+        with pytest.raises(OSError, match="Input/output error"):
+            log.append("a")
+        with pytest.raises(OSError, match="Read-only file system"):
+            log.append("a")
+    assert files(tmp_path) == {0: group("a")}
+    log.append("b")
+    assert files(tmp_path) == {0: group("b")}
+    assert read(log.folder) == "b"
+
+
 def test_probe_leaves_nothing_behind(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log.append("a")
     log.appender.probe()

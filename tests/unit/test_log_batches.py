@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pillion_log import batches
 from pillion_log.batches import Rejected, read_batch
 from pillion_log.entries import MAX_LINE_BYTES, Run
+from pillion_log.store.summaries import Tally, summarize
 
 NOW = "2026-01-31T12:00:00.123Z"
 
@@ -39,6 +40,9 @@ def same_both_ways(body: bytes) -> bool:
     if whole is not None:
         assert not rejected
         assert lines_of([whole]) == lines_of(runs)
+        tally = Tally()
+        tally.add_runs([whole])
+        assert tally.summary() == summarize(whole.lines)  # what it says of itself is true
     return whole is not None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -147,6 +148,14 @@ def test_take_over_that_was_interrupted_goes_on(tmp_path: Path) -> None:
     assert read(opened(tmp_path)) == line("a") + line("b")
 
 
+def test_files_of_an_earlier_version_that_ran_again_meanwhile_come_last(tmp_path: Path) -> None:
+    segment_path(tmp_path, 0).write_bytes(group("a"))
+    segment_path(tmp_path, 5000).write_bytes(group("b"))
+    (tmp_path / "entries.log").write_bytes(line("c"))
+    assert read(opened(tmp_path)) == line("a") + line("b") + line("c")
+    assert segment_path(tmp_path, 5000 + (1 << 40), ".lines").exists()
+
+
 def test_snapshot_that_is_damaged_is_none(tmp_path: Path) -> None:
     assert read_snapshot(tmp_path) is None
     write_snapshot(tmp_path, Snapshot(5, True, {"a": Mark(7, NOW)}))
@@ -155,3 +164,9 @@ def test_snapshot_that_is_damaged_is_none(tmp_path: Path) -> None:
     for broken in (b"", content[:-1], content.replace(b"7", b"8", 1), b"{}\n"):
         (tmp_path / "sources.json").write_bytes(broken)
         assert read_snapshot(tmp_path) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 5120, 5121, 65_536, 65_537, 300_000])
+def test_checksum_is_the_same_however_large_the_group(size: int) -> None:
+    data = (b"0123456789\n" * (size // 11 + 1))[:size]
+    assert check_line(data) == b'{"Check":"%08x","Bytes":%d}\n' % (crc32(data), size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillion_log.entries import Run, from_line
+from pillion_log.entries import Run, from_line, from_text
 from pillion_log.store.base import OTHERS, ServiceCount, Summary
 from pillion_log.store.checks import check_line
 from pillion_log.store.summaries import Tally, merge, summarize
@@ -36,6 +36,14 @@ def test_what_runs_say_of_themselves_is_what_their_lines_say(known: int) -> None
     tally = Tally()
     tally.add_runs([item if known >> index & 1 else bare(item) for index, item in enumerate(RUNS)])
     assert tally.summary() == EXPECTED
+
+
+def test_classic_message_says_of_itself_what_its_line_says() -> None:
+    runs = [from_text(b"[A] - one", T1), from_text(b"two", T1), from_text(b"[A] - three", T3)]
+    tally = Tally()
+    tally.add_runs(runs)
+    assert tally.summary() == summarize(b"".join(item.lines for item in runs))
+    assert all(item.service for item in runs)
 
 
 def test_lines_are_counted_without_checksums_and_damage() -> None:

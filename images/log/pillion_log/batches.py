@@ -108,17 +108,25 @@ def _read_whole(body: bytes, lines: int, received: str) -> Run | None:
     if not seqs or len(sources := {entry.source for entry in numbered}) > 1:
         return None
     run = _make_run(body, lines, numbered, received)
-    return run and Run(run.lines, run.length, sources.pop(), seqs)
+    return run and msgspec.structs.replace(run, source=sources.pop(), seqs=seqs)
 
 
 def _make_run(body: bytes, lines: int, plain: Sequence[_Plain], received: str) -> Run | None:
-    if len(plain) != lines or not _is_one_a_line(body, lines) or not _are_canonical(plain):
+    if len(plain) != lines or not _is_one_a_line(body, lines):
+        return None
+    services = {entry.service for entry in plain}
+    times = {entry.time for entry in plain}
+    if not _are_canonical(plain, services, times):
         return None
     for entry in plain:
         entry.received = received
         if not entry.time:
             entry.time = received
-    return Run(escape_json(_encode_lines(plain)), len(plain))
+    stored = escape_json(_encode_lines(plain))
+    if len(services) > 1:
+        return Run(stored, len(plain))
+    times = {time or received for time in times}
+    return Run(stored, len(plain), "", (), services.pop(), received, min(times), max(times))
 
 
 def _rising(seqs: list[int]) -> Sequence[int]:
@@ -144,15 +152,13 @@ def _is_one_a_line(body: bytes, lines: int) -> bool:
     return True
 
 
-def _are_canonical(plain: Sequence[_Plain]) -> bool:
+def _are_canonical(plain: Sequence[_Plain], services: set[str], times: set[str]) -> bool:
     """Return whether all names and times are valid, and all of it stands there as it is to be stored."""
     try:
-        for service in {entry.service for entry in plain}:
+        for service in services:
             check_name(service, "Service")
-        times = {entry.time for entry in plain}
-        times.discard("")
-        seconds = {time[:_SECOND] for time in times}
-        if not {time[_SECOND:] for time in times} <= _FRACTIONS:
+        seconds = {time[:_SECOND] for time in times if time}
+        if not {time[_SECOND:] for time in times if time} <= _FRACTIONS:
             return False
         whole = {second + ".000Z" for second in seconds}  # few stand for many
         if any(entries.canonical_time(time, "Time") != time for time in whole):

@@ -75,7 +75,7 @@ def from_text(body: bytes, received: str) -> Run:
     end = text.find("] - ", 0, _MAX_BRACKETS) + 4
     if named := _service_of(text[:end]):
         service, text = named, text[end:]
-    return Run(_head(received, service) + escape_json(_encode(text)) + b"}\n")
+    return Run(_head(received, service) + escape_json(_encode(text)) + b"}\n", 1, "", (), service, received)
 
 
 def from_line(line: bytes, received: str) -> Run:

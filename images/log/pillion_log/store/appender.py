@@ -46,12 +46,13 @@ class Appender:
     ) -> None:
         self.rotate_bytes = 64 << 20
         self._folder = folder
-        self._rotate_s = rotate_s
+        self.rotate_s = rotate_s
         self._rotated = rotated
         self._mode = sync
         self._clock = clock
         self._file: int | None = None
         self._path = Path()
+        self._left: Path | None = None  # a file that could not be removed
         self._inode = 0
         self._length = 0
         self._born = self._looked = 0.0
@@ -83,7 +84,7 @@ class Appender:
 
     def is_old(self) -> bool:
         """Return whether it is time for a new segment."""
-        return self._file is not None and self._clock() - self._born >= self._rotate_s
+        return self._file is not None and self._clock() - self._born >= self.rotate_s
 
     def rotate(self) -> None:
         """End the segment.
@@ -171,6 +172,9 @@ class Appender:
     def _begin(self, now: float) -> None:
         """Begin a segment; its name is durable then."""
         path = segment_path(self._folder.path, self._folder.end)
+        if path == self._left:
+            path.unlink(missing_ok=True)
+        self._left = None
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             sync_folder(self._folder.path)
@@ -195,10 +199,15 @@ class Appender:
         os.close(self._file)
         self._file = None
         self._unsynced = False
-        if self._length == 0 and not lost:
-            self._path.unlink(missing_ok=True)
-        self._folder.seal(lost)
-        self._rotated()
+        try:
+            if self._length == 0 and not lost:
+                self._left = self._path  # what is in it was never acknowledged, and its position is the next one's
+                self._path.unlink(missing_ok=True)
+        except OSError as exc:
+            _log.warn_seldom("left_behind", f"{self._path} holds nothing that counts and cannot be removed now: {exc}")
+        finally:
+            self._folder.seal(lost)
+            self._rotated()
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -72,15 +72,15 @@ class Committer:
         echo: Callable[[bytes], None] | None = None,
     ) -> None:
         self.fault: str | None = None
+        self.waiting: deque[Item] = deque()  # append to it, and ring if it is idle: spelt out where each call is counted
+        self.idle = False  # the thread waits for the bell, or is about to
         self._appender = appender
         self._sources = sources
         self._settle = settle
         self._echo = echo
         self._probe_every_s = probe_every_s
         self._sync_every_s = sync_every_s
-        self._waiting: deque[Item] = deque()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._idle = False  # the thread waits for the bell, or is about to
         self._stopping = False
         self._due = 0.0  # when there is something to do besides writing
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -90,12 +90,10 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def give(self, item: Item) -> None:
-        """Have something written."""
-        self._waiting.append(item)
-        if self._idle:
-            self._idle = False
-            self._loop.call_soon(self._bell.put, None)  # then all requests that came in at this moment are there
+    def ring(self) -> None:
+        """Wake the thread: something waits, and it is idle."""
+        self.idle = False
+        self._loop.call_soon(self._bell.put, None)  # then all requests that came in at this moment are there
 
     async def stop(self) -> None:
         """End once all that was given is done. Safe to call twice, and before it began."""
@@ -106,7 +104,7 @@ class Committer:
 
     def _run(self) -> None:
         while True:
-            if self._waiting:
+            if self.waiting:
                 self._tell(self._commit())
             elif self._stopping:
                 return
@@ -116,11 +114,11 @@ class Committer:
                 self._keep_house()
 
     def _rest(self) -> None:
-        self._idle = True
-        if not self._waiting and not self._stopping:  # else it came in just now
+        self.idle = True
+        if not self.waiting and not self._stopping:  # else it came in just now
             with suppress(queue.Empty):
                 self._bell.get(timeout=max(0.0, self._due - time.monotonic()))
-        self._idle = False
+        self.idle = False
 
     def _commit(self) -> Group:
         answers: list[tuple[Done, Appended]] = []
@@ -129,7 +127,7 @@ class Committer:
         staged: dict[str, Mark] = {}
         runs: list[Run] = []
         try:
-            waiting = self._waiting
+            waiting = self.waiting
             while waiting and size_in_all < MAX_GROUP_BYTES:
                 given, size, done = waiting.popleft()
                 size_in_all += size
@@ -168,7 +166,7 @@ class Committer:
         self._plan()
 
     def _plan(self) -> None:
-        waits = [IDLE_S, self._sync_every_s or IDLE_S, self._probe_every_s if self.fault else IDLE_S]
+        waits = [IDLE_S, self._appender.rotate_s, self._sync_every_s or IDLE_S, self._probe_every_s if self.fault else IDLE_S]
         self._due = time.monotonic() + min(waits)
 
     def _tell(self, group: Group) -> None:

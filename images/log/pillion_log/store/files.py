@@ -84,11 +84,15 @@ class FileStore:
     def append(self, runs: Sequence[Run], done: Done) -> None:
         """Keep the entries; tells `done` when their group is on the disk."""
         size = len(runs[0].lines) if len(runs) == 1 else sum([len(run.lines) for run in runs])
-        if not self._taking or (self._bytes and self._bytes + size > MAX_WAITING_BYTES):
+        waiting = self._bytes + size
+        if (waiting > MAX_WAITING_BYTES and waiting > size) or not self._taking:
             done(Unavailable("the log's store has too much waiting; try again soon", code="store_busy"))
             return
-        self._bytes += size
-        self._committer.give((runs, size, done))
+        self._bytes = waiting
+        committer = self._committer
+        committer.waiting.append((runs, size, done))
+        if committer.idle:
+            committer.ring()
 
     def blocks(self, after: int = 0, newest_first: bool = True, wanted: Wanted | None = None) -> AbstractContextManager[Iterator[Block]]:
         """Return the durable entries in blocks."""

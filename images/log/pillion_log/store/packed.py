@@ -85,9 +85,9 @@ class PackedSegment:
         Raises:
             OSError: it cannot be read.
         """
-        index = read_index(self._index_path.read_bytes())
+        index = _stored_index(self._index_path)
         if index is None:
-            _log.warn_seldom("index_damaged", f"{self._index_path} is damaged; what it told is read from the log itself")
+            _log.warn_seldom("index_damaged", f"{self._index_path} is damaged or gone; what it told is read from the log itself")
             index = scan_packed(self.file.path, self.start, self._damaged)
         starts = [self.start, *(entry.end for entry in index.blocks[:-1])]
         blocks = [PackedBlock(self.file, start, entry, self._damaged) for start, entry in zip(starts, index.blocks, strict=True)]
@@ -133,7 +133,7 @@ def open_packed(path: Path, start: int, damaged: Callable[[str], None]) -> Packe
         OSError: it cannot be read, or the index not be written.
     """
     beside = index_path(path)
-    index = read_index(beside.read_bytes()) if beside.exists() else None
+    index = _stored_index(beside)
     if index is None or index.start != start:
         _log.warning("index_rebuilt", f"{beside} is damaged or not there; it is made anew")
         index = scan_packed(path, start, damaged)
@@ -153,6 +153,9 @@ def scan_packed(path: Path, start: int, damaged: Callable[[str], None]) -> Index
         size = os.fstat(file.fileno()).st_size
         while header := _next_header(file.fileno(), size):
             offset, position, length, frame_length = header
+            if position < end:
+                file.seek(offset)
+                continue
             if position > end:  # what lies between cannot be found: it is one block, which cannot be unpacked
                 entries.append(Entry(position, 0, 0, None))
             try:
@@ -183,6 +186,13 @@ def unpack(frame: bytes, length: int) -> bytes:
 def index_path(path: Path) -> Path:
     """Return the path of the index beside a packed file."""
     return path.with_name(path.name.removesuffix(SUFFIX) + INDEX_SUFFIX)
+
+
+def _stored_index(path: Path) -> Index | None:
+    try:
+        return read_index(path.read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 def _next_header(file: int, size: int) -> tuple[int, int, int, int] | None:

@@ -10,11 +10,13 @@ import re
 from pathlib import Path
 
 from pillion_common.logs import EventLog
-from pillion_log.store.segments import segment_path
+from pillion_log.store.segments import NAME_DIGITS, segment_path
 from pillion_log.store.snapshot import sync_folder
 
 _OLD = re.compile(r"entries(?:\.([1-9][0-9]{0,5}))?\.log")
 _CHUNK = 64 * 1024
+
+LEAP_BYTES = 1 << 40  # no segment is that large
 
 _log = EventLog("store")
 
@@ -33,6 +35,8 @@ def take_over(folder: Path, position: int) -> None:
         return
     for path in folder.glob("*.lines"):
         position = max(position, int(path.stem) + path.stat().st_size)
+    if newer := [int(path.name[:NAME_DIGITS]) for path in folder.glob("*.log*") if path.name[:NAME_DIGITS].isdecimal()]:
+        position = max(position, *newer) + LEAP_BYTES  # an earlier version ran again meanwhile
     for _, path in sorted(old.items(), reverse=True):
         size = path.stat().st_size
         whole = _whole_lines(path, size)
