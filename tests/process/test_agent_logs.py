@@ -129,6 +129,20 @@ def test_over_kills_of_the_agent_and_cuts_of_the_engine_each_line_arrives_once(
         assert of_it == [message for message in sent if message in set(of_it)], "in their order"
 
 
+def test_a_container_that_came_while_the_agent_was_away_is_heard_from_its_beginning(
+    engine: FakeEngine, registry: Program, log: StubLog, tmp_path: Path
+) -> None:
+    old = start(engine, 1, "Old")
+    engine.say(old, "before there was an agent\n", later(-60))
+    with logging_agent(engine, registry, tmp_path / "state"):
+        eventually(lambda: engine.logs_since)
+    time.sleep(1.1)  # the times below are whole seconds
+    web = start(engine, 2)
+    engine.say(web, "while it was away\n", later(0))
+    with logging_agent(engine, registry, tmp_path / "state"):
+        eventually(lambda: log.messages() == ["while it was away"])
+
+
 def test_the_last_words_of_a_container_are_heard(engine: FakeEngine, registry: Program, log: StubLog, tmp_path: Path) -> None:
     with logging_agent(engine, registry, tmp_path / "state"):
         web = start(engine, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from pillion_common.http.message import Request, Response
 from pillion_common.http.server import Server
 from pillion_common.models import Patch, ProviderEntry
 from pillion_common.trust import Token
-from pillion_sidecar.logs.forwarder import Forwarder
+from pillion_sidecar.logs.forwarder import Forwarder, gzip
 from pillion_sidecar.logs.spool import Spool
 from pillion_sidecar.table.providers import ProviderTable
 
@@ -35,15 +36,23 @@ class FakeLog:
         self.lines: list[str] = []
         self.answer = b'{"Accepted":1,"Duplicates":0,"Rejected":[]}'
         self.delay_s = 0.0
+        self.retry_after = b""
+        self.takes_gzip = True
         self.url = ""
 
     async def serve(self, request: Request) -> Response:
         self.requests.append(request)
         await asyncio.sleep(self.delay_s)
         if request.path == "/logs":
+            body = request.body
+            if request.header(b"content-encoding") == b"gzip":
+                if not self.takes_gzip:
+                    return Response(415, b"no")
+                body = zlib.decompress(body, 31)
             if self.logs == 200:
-                self.batches.append([json.loads(line) for line in request.body.splitlines()])
-            return Response(self.logs, self.answer if self.logs == 200 else b"no")
+                self.batches.append([json.loads(line) for line in body.splitlines()])
+            more = {b"Retry-After": self.retry_after} if self.retry_after else None
+            return Response(self.logs, self.answer if self.logs == 200 else b"no", headers=more)
         if self.log == 200:
             self.lines.append(request.body.decode())
         return Response(self.log)
@@ -329,3 +338,85 @@ async def test_it_goes_to_another_provider_when_the_first_is_withdrawn(log: Fake
             keep(spool, "b")
             forwarder.nudge()
             await until(lambda: second.messages() == ["b"])
+
+
+# More than one.
+
+
+@pytest.mark.parametrize("status", [500, 503, 507])
+async def test_one_that_takes_nothing_is_left_for_another_at_once(log: FakeLog, spool: Spool, table: ProviderTable, status: int) -> None:
+    keep(spool, *(f"m{n}" for n in range(1200)))
+    async with fake_log() as other:
+        provide(table, log.url, other.url)
+        log.logs = other.logs = status
+        forwarder = Forwarder(spool, table, "LogService", None)
+        async with running(forwarder):
+            await until(lambda: log.requests and other.requests)
+            other.logs = 200
+            await until(lambda: not spool.waiting)
+        assert other.messages() == [f"m{n}" for n in range(1200)]
+        assert log.messages() == []
+        assert len(log.requests) <= 5, "it is not asked again as long as the other one takes lines"
+
+
+async def test_only_what_was_not_acknowledged_goes_to_another(log: FakeLog, spool: Spool, table: ProviderTable) -> None:
+    keep(spool, *(f"m{n}" for n in range(700)))
+    async with fake_log() as other:
+        provide(table, log.url)
+        forwarder = Forwarder(spool, table, "LogService", None)
+        async with running(forwarder):
+            await until(lambda: len(log.batches) == 1)
+            log.logs = 503
+            provide(table, log.url, other.url)
+            await until(lambda: not spool.waiting)
+    assert log.messages() + other.messages() == [f"m{n}" for n in range(700)]
+
+
+async def test_a_log_service_that_asks_for_time_gets_it(log: FakeLog, spool: Spool, table: ProviderTable) -> None:
+    provide(table, log.url)
+    log.logs, log.retry_after = 507, b"30"
+    keep(spool, "a")
+    async with running(Forwarder(spool, table, "LogService", None)) as forwarder:
+        await until(lambda: log.requests)
+        await asyncio.sleep(1.0)
+        assert len(log.requests) == 1
+        log.logs = 200
+        forwarder.try_now()
+        await until(lambda: not spool.waiting)
+
+
+async def test_what_is_missing_is_told_where_it_is_missing(log: FakeLog, table: ProviderTable, tmp_path: Path) -> None:
+    with closing(Spool(tmp_path / "small", 4000)) as small:
+        keep(small, *(f"m{n}" for n in range(200)))
+        provide(table, log.url)
+        async with running(Forwarder(small, table, "LogService", None)):
+            await until(lambda: not small.unsent)
+        [told, *kept] = log.batches[0]
+        assert (told["Gap"], told["Seq"], told["Source"]) == (kept[0]["Seq"] - 1, kept[0]["Seq"] - 1, small.source)
+        assert told["Message"] == f"{told['Gap']} entries of Portald are missing: the sidecar's spool or its disk was full"
+        assert kept[-1]["Seq"] == 200
+
+
+# Packed.
+
+
+@pytest.mark.parametrize(("takes", "paths"), [(True, ["gzip"]), (False, ["gzip", "", ""])])
+async def test_a_log_service_that_takes_no_packed_batches_is_sent_plain_ones(
+    log: FakeLog, spool: Spool, table: ProviderTable, takes: bool, paths: list[str]
+) -> None:
+    provide(table, log.url)
+    log.takes_gzip = takes
+    keep(spool, *("x" * 300 for n in range(600)))
+    async with running(Forwarder(spool, table, "LogService", None, pack=gzip)):
+        await until(lambda: not spool.waiting)
+    assert len(log.messages()) == 600
+    found = [request.header(b"content-encoding").decode() for request in log.requests]
+    assert found == (["gzip", "gzip"] if takes else paths)
+
+
+async def test_a_small_batch_is_not_worth_packing(log: FakeLog, spool: Spool, table: ProviderTable) -> None:
+    provide(table, log.url)
+    keep(spool, "a")
+    async with running(Forwarder(spool, table, "LogService", None, pack=gzip)):
+        await until(lambda: not spool.waiting)
+    assert log.requests[0].header(b"content-encoding") == b""

@@ -137,5 +137,8 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_any_more(bench: Bench
         patched.setattr(os, "fdatasync", fail)
         with pytest.raises(Unavailable, match="Input/output error; check the disk"):
             await sync.settle()
+    tried: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", tried.append)
     with pytest.raises(Unavailable):
         await sync.settle()
+    assert not tried, "a kernel that has told of a failed write once would say now that all is well"

@@ -29,6 +29,7 @@ LOOK_S = 5.0  # between two questions for log services
 LOOK_NONE_S = 1.0
 ASK_S = 5.0
 MAX_ANSWER_BYTES = 1024 * 1024
+BEGAN = "began"  # the key of the position that says since when logs are followed here
 MAX_POSITIONS = 1000  # of containers; those that ended longest ago are forgotten
 FLUSH_S = 1.0
 END_S = 10.0  # for the rest of a log whose container has ended
@@ -54,7 +55,7 @@ class LogLines:
         self._sink = Sink(self._spool, self._forwarder.nudge)
         self._channels = [Channel(url, max_answer=MAX_ANSWER_BYTES) for url in settings.registry]
         self._followers: dict[str, tuple[Follower, asyncio.Task[None]]] = {}
-        self._began_s = time.time()
+        self._began_s = self._first_start_s()
 
     @property
     def waiting(self) -> int:
@@ -94,7 +95,7 @@ class LogLines:
             self._engine,
             EntryMaker(spec.settings.name, lambda: spec.instance_id, time.time),
             self._sink,
-            # What an agent has never seen may be weeks of lines: it begins where the agent began.
+            # What ran before there was an agent may have written for weeks: that is not asked for.
             begin_s=max(started_s, self._began_s),
             has_terminal=spec.container.has_terminal,
             join=self._settings.log_join,
@@ -103,6 +104,14 @@ class LogLines:
         task.add_done_callback(lambda _: self._followers.pop(container_id, None))
         self._followers[container_id] = follower, task
         self._forget()
+
+    def _first_start_s(self) -> float:
+        """Return when logs were followed here for the first time, seconds since 1970."""
+        known = self._sink.positions.get(BEGAN)
+        if known is None:
+            known = f"{time.time():.3f}"
+            self._sink.keep((), {BEGAN: known})
+        return float(known)
 
     def _give_up(self, container_id: str, follower: Follower) -> None:
         found = self._followers.get(container_id)

@@ -22,6 +22,7 @@ _log = EventLog("spool")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 MARK = b"#"
 
+_SOURCE = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"(?:(\d{4})-)?(\d{20})\.ndjson")
 
 
@@ -49,13 +50,6 @@ class Segment(NamedTuple):
         return segment_name(self.generation, self.first)
 
 
-class Recovered(NamedTuple):
-    """What a crash left of a segment, after what was unfinished has been cut off."""
-
-    segment: Segment
-    positions: dict[str, str]
-
-
 def segment_name(generation: int, first: int) -> str:
     """Return a segment's file name, e.g. 00000000000000000017.ndjson."""
     return f"{generation:04d}-{first:020d}.ndjson" if generation else f"{first:020d}.ndjson"
@@ -66,8 +60,12 @@ def find_segments(folder: str) -> list[tuple[int, int]]:
     return sorted((int(match[1] or 0), int(match[2])) for name in os.listdir(folder) if (match := _NAME.fullmatch(name)))
 
 
-def recover(folder: str, generation: int, first: int) -> Recovered:
-    """Cut off what a crash left unfinished: a last line without its end, and lines whose mark promises more of them than there are."""
+def recover(folder: str, generation: int, first: int) -> tuple[Segment, dict[str, str]]:
+    """Cut off what a crash left unfinished: a last line without its end, and lines whose mark promises more of them than there are.
+
+    Returns:
+        The segment as it is now, and the positions in it.
+    """
     name = segment_name(generation, first)
     path = os.path.join(folder, name)
     with open(path, "rb") as file:
@@ -89,7 +87,7 @@ def recover(folder: str, generation: int, first: int) -> Recovered:
     if whole != len(data):
         os.truncate(path, whole)
         _log.warning("spool_torn", f"cut {len(data) - whole} bytes that a crash left unfinished off {name}")
-    return Recovered(Segment(generation, first, lines, whole), positions)
+    return Segment(generation, first, lines, whole), positions
 
 
 def mark_line(positions: Mapping[str, str | None], lines: int) -> bytes:
@@ -132,6 +130,13 @@ def read_text(path: str) -> str:
             return file.read().strip()
     except FileNotFoundError:
         return ""
+
+
+def read_source(path: str) -> str:
+    """Return the Source that a file names; one that names none is given a new one."""
+    if not _SOURCE.fullmatch(read_text(path)):
+        replace_text(path, os.urandom(8).hex())
+    return read_text(path)
 
 
 def replace_text(path: str, text: str, durable: bool = False) -> None:

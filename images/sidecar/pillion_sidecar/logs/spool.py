@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +31,6 @@ _log = EventLog("spool")
 SEGMENT_BYTES = 1024 * 1024
 CLEAN = "clean"
 
-_SOURCE = re.compile(r"[0-9a-f]{16}")
-
 
 class _Acked(NamedTuple):
     """Up to where the log service has stored everything, and the time of the last entry of it."""
@@ -41,15 +38,6 @@ class _Acked(NamedTuple):
     generation: int = 0
     seq: int = 0
     time: str = ""
-
-
-class _Cursor(NamedTuple):
-    """Where the entry stands that was read last."""
-
-    generation: int
-    first: int  # of its segment
-    seq: int
-    offset: int
 
 
 class Spool:
@@ -83,7 +71,7 @@ class Spool:
         self._segments: deque[Segment] = deque()
         self._file: FileIO | None = None  # the last segment, open for appending
         self._generation, self._next_seq = 0, 1
-        self._cursor: _Cursor | None = None
+        self._cursor = (0, 0, 0, 0)  # where the entry stands that was read last: generation and first Seq of its segment, Seq, offset
         self._gaps: list[tuple[tuple[int, int], int]] = []  # of the last peek: where each ends, how many entries are missing
         self._reading = 0  # the generation of the last peek
         self._told = 0
@@ -92,7 +80,7 @@ class Spool:
         try:
             os.makedirs(self._folder, exist_ok=True)
             self._lock = files.lock(self._named("lock"))
-            self._base = self._read_source()
+            self._base = files.read_source(self._named("source"))
             self._acked = self._read_acked(clock)
             self._boot = boot()
             self._recover(self._boot)
@@ -344,9 +332,8 @@ class Spool:
     def _lines(self, segment: Segment, after: int) -> Iterator[tuple[int, bytes]]:
         """Return a segment's entries behind a Seq; fewer if somebody shortened the file or took it away."""
         seq, offset = segment.first, 0
-        cursor = self._cursor
-        if cursor and cursor[:2] == (segment.generation, segment.first) and cursor.seq <= after + 1:
-            seq, offset = cursor.seq, cursor.offset
+        if self._cursor[:2] == segment[:2] and self._cursor[2] <= after + 1:
+            seq, offset = self._cursor[2:]
         if after >= segment.last:
             return
         try:
@@ -355,7 +342,7 @@ class Spool:
                 for line in file:
                     if line.endswith(b"\n") and not line.startswith(files.MARK):
                         if seq > after:
-                            self._cursor = _Cursor(segment.generation, segment.first, seq, offset)
+                            self._cursor = (*segment[:2], seq, offset)
                             yield seq, line
                         seq += 1
                         if seq > segment.last:
@@ -402,12 +389,6 @@ class Spool:
 
     def _source_of(self, generation: int) -> str:
         return f"{self._base}.{generation}" if generation else self._base
-
-    def _read_source(self) -> str:
-        path = self._named("source")
-        if not _SOURCE.fullmatch(files.read_text(path)):
-            files.replace_text(path, os.urandom(8).hex())
-        return files.read_text(path)
 
     def _read_acked(self, clock: Callable[[], float]) -> _Acked:
         seq, generation, since, *_ = [*files.read_text(self._named("acked")).split(), "", "", ""]

@@ -141,7 +141,7 @@ extraEnv: []
 
 {{/* The options that `options` may have; the template itself sees to the others. */}}
 {{- define "pillion.sidecar.options" -}}
-check_status check_interval check_timeout check_rise check_fall check_grace dns dns_zone log_to version zone weight tags strategy wait drain_timeout drain_grace outlive end_with_app log_level
+check_status check_interval check_timeout check_rise check_fall check_grace dns dns_zone spool_sync log_to log_gzip log_files log_join syslog version zone weight tags strategy wait drain_timeout drain_grace outlive end_with_app log_level
 {{- end -}}
 
 {{/* "true" where the sidecar is a native one, else nothing. */}}
