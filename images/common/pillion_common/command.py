@@ -22,6 +22,7 @@ COMMANDS = {
     "lookup": ("pillion_sidecar.client:lookup", "ask the sidecar for a provider of a service"),
     "wait": ("pillion_sidecar.client:wait", "wait until services are there"),
     "status": ("pillion_sidecar.client:status", "tell how the sidecar and its app stand"),
+    "logs": ("pillion_common.log_client", "show the log of services, and follow it"),
     "drain": ("pillion_sidecar.client:drain", "withdraw the app beside the sidecar, or let it back"),
     "attach": ("pillion_attach.attach", "put a sidecar beside a compose service or a running container"),
     "detach": ("pillion_attach.detach", "take such a sidecar off again"),
