@@ -28,6 +28,7 @@ COMMANDS = {
     "drain": ("pillion_common.client:drain", "withdraw an instance, or the app beside the sidecar, or let it back"),
     "hide": ("pillion_common.client:hide", "withdraw a healthy instance for a while"),
     "forget": ("pillion_common.client:forget", "remove an instance from the registry"),
+    "logs": ("pillion_common.log_client", "show the log of services, and follow it"),
     "attach": ("pillion_attach.attach", "put a sidecar beside a compose service or a running container"),
     "detach": ("pillion_attach.detach", "take such a sidecar off again"),
     "inject": ("pillion_injector.filter:inject", "write the sidecar into the pods of Kubernetes files"),

@@ -1,4 +1,4 @@
-"""What the log service answers by Tornado: queries, numbers, and every program's probes. Writes are hot routes, in front.py."""
+"""What the log service answers by Tornado: queries, numbers, the page, and every program's probes. Writes are hot routes, in front.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pillion_common.errors import InvalidInput
 from pillion_common.http.tornado_handlers import Application, BaseHandler
 from pillion_common.lifecycle import Readiness
 from pillion_log.metrics import METRICS_TYPE, Counts, Tailed, exposition
+from pillion_log.page import Page
 from pillion_log.reader import Reader
 from pillion_log.stats import summed, table
 
@@ -102,6 +103,20 @@ class MetricsHandler(_Handler):
         self.write(exposition(stats, parts.fault(), parts.tailed(), parts.counts))
 
 
+class PageHandler(BaseHandler):
+    """`GET /`: the page."""
+
+    def initialize(self, page: Page) -> None:
+        """Take what make_application gives."""
+        self._page = page
+
+    def get(self) -> None:
+        """Answer the page, which may load nothing from elsewhere."""
+        for name, value in self._page.headers.items():
+            self.set_header(name, value)
+        self.write(self._page.html)
+
+
 def make_application(parts: Parts, readiness: Readiness) -> Application:
     """Return the log service's Tornado application."""
     given = {"parts": parts}
@@ -109,5 +124,6 @@ def make_application(parts: Parts, readiness: Readiness) -> Application:
         (r"/logs", LogsHandler, given),
         (r"/stats", StatsHandler, given),
         (r"/metrics", MetricsHandler, given),
+        (r"/", PageHandler, {"page": Page.load()}),
     ]
     return Application(routes, readiness)
