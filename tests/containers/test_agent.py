@@ -124,7 +124,7 @@ def running(stack: Stack) -> Iterator[Agent]:
         yield agent
     finally:
         agent.compose_web("down", "--timeout", "2")
-        agent.compose_agent("--profile", "socket", "down", "--timeout", "5")
+        agent.compose_agent("--profile", "socket", "down", "--volumes", "--timeout", "5")
 
 
 @pytest.fixture
