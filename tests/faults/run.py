@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "process"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import failing
@@ -41,6 +42,7 @@ def suites(name: str, quick: bool, lines: int) -> Iterator[Suite]:
             plan = syscalls.Plan("log", points=5 if quick else 40, every=4 * rare, env={"PILLION_LOG_SYNC": mode})
             yield partial(syscalls.run, plan)
         yield lambda folder: syscalls.run(syscalls.Plan("registry", points=10 if quick else 100, every=rare), folder)
+        yield lambda folder: syscalls.run(syscalls.Plan("sidecar", points=10 if quick else 80, every=rare), folder)
     if name == "failing":
         yield lambda folder: failing.run(folder)
     if name == "powercut":
