@@ -278,3 +278,21 @@ def test_blocks_of_a_growing_segment_hold_about_a_megabyte(tmp_path: Path, monke
         segment.grow(length, [])
     blocks: list[Block] = list(segment.blocks(newest_first=False))
     assert [(block.start, block.end) for block in blocks] == [(0, 300), (300, 700), (700, 710)]
+
+
+def test_file_that_cannot_be_removed_harms_no_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    segment_path(tmp_path, 0).write_bytes(CONTENT)
+    folder = opened(tmp_path)
+
+    def refuse(path: Path, **more: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with folder.blocks() as blocks:
+        folder.remove(folder.closed()[0])
+        monkeypatch.setattr(Path, "unlink", refuse)
+        assert len(list(blocks)) == 3
+    monkeypatch.undo()
+    assert "cannot be removed: [Errno 30] Read-only file system" in caplog.text
+    folder.close()

@@ -24,7 +24,7 @@ from pillion_log.store.summaries import summarize
 SUFFIX = ".log.zst"
 INDEX_SUFFIX = ".idx"
 LEVEL = 3
-MAX_BLOCK_BYTES = 64 << 20
+MAX_BLOCK_BYTES = 1 << 30  # far more than a group can have
 
 _HEADER = struct.Struct("<IIQQQ")  # magic, length of what follows, position, length of the block, length of its frame
 _MAGIC = 0x184D2A50

@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from pillion_common.logs import EventLog
 from pillion_log.entries import Run
 from pillion_log.store.base import Block, Summary
 from pillion_log.store.summaries import Tally, merge
 
 BLOCK_BYTES = 1 << 20
 NAME_DIGITS = 20
+
+_log = EventLog("store")
 
 
 class Segment(Protocol):
@@ -99,8 +102,11 @@ class SharedFile:
             os.close(self._open)
             self._open = None
         if self._doomed:
-            for path in (*self._more, self.path):
-                path.unlink(missing_ok=True)
+            try:
+                for path in (*self._more, self.path):
+                    path.unlink(missing_ok=True)
+            except OSError as exc:  # whoever read it last has no part in that; the next start meets the file again
+                _log.warn_seldom("not_removed", f"{self.path} cannot be removed: {exc}")
 
 
 class Piece:
