@@ -72,17 +72,19 @@ class _Suite:
         self._client = Client(free_port())
         self._images = scratch / "disk.img", scratch / "cut.img"
         self._mount = scratch / "disk"
-        self._subject: Subject
+        self._subject = make_subject(plan.subject)
 
     def new_disk(self, seed: int) -> None:
         """Begin with an empty disk."""
+        self._subject.close()
         self._subject = make_subject(self._plan.subject, seed)
         for image in self._images:
             image.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and end what was started for the subject."""
         self._client.close()
+        self._subject.close()
 
     def is_large(self) -> bool:
         """Return whether there is so much on the disk that looking at it takes long."""

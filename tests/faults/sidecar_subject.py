@@ -22,6 +22,7 @@ class SidecarSubject:
     """A sidecar that stands alone and forwards to a log service of the suite's own."""
 
     command = "sidecar"
+    is_cut_off = False  # whether there is no log service while lines are sent
 
     def __init__(self, seed: int = 1) -> None:
         self._log = StubLog()
@@ -30,6 +31,7 @@ class SidecarSubject:
         server: Any = self._registry._server
         server.handle_error = lambda *words: None  # a connection that a kill cut
         self._registry.register({"ServiceName": "LogService", "ServiceURL": self._log.url, "ServiceUpdateURL": f"{self._log.url}/services"})
+        self._there = True
         self._sent = 0
         self._kept: set[int] = set()
 
@@ -42,6 +44,9 @@ class SidecarSubject:
         return [*words, "--listen", "127.0.0.1:0", "--local", f"127.0.0.1:{port}", "--project-dir", "", "--drain-timeout", "0s"]
 
     def step(self, client: Client) -> None:
+        if self.is_cut_off and self._there:
+            self._log.kill()
+            self._there = False
         numbers = range(self._sent, self._sent + BATCH)
         self._sent += BATCH
         body = "\n".join(json.dumps({"Message": f"{number} {'x' * 5_000}"}) for number in numbers).encode()
@@ -51,6 +56,9 @@ class SidecarSubject:
         self._kept.update(numbers)
 
     def look(self, client: Client) -> Findings:
+        if not self._there:
+            self._log.start()
+            self._there = True
         deadline = time.monotonic() + FORWARDED_S
         while json.loads(client.ask("GET", "/status")[1])["Spool"]["Waiting"]:
             if time.monotonic() > deadline:
@@ -66,3 +74,9 @@ class SidecarSubject:
     def close(self) -> None:
         self._registry.stop()
         self._log.kill()
+
+
+class CutOffSidecarSubject(SidecarSubject):
+    """The same while there is no log service: all that was answered stands in the spool alone."""
+
+    is_cut_off = True

@@ -96,6 +96,11 @@ def test_what_was_acknowledged_survives_a_power_cut(subject: str, tmp_path: Path
 
 
 @pytest.mark.usefixtures("disk")
+def test_what_a_sidecar_took_to_the_disk_itself_survives_a_power_cut(tmp_path: Path) -> None:
+    kept(powercut.run(powercut.Plan("cut off sidecar", runs=2, seconds=1.0, env={"PILLION_SPOOL_SYNC": "always"}), tmp_path))
+
+
+@pytest.mark.usefixtures("disk")
 def test_a_power_cut_loses_what_is_left_to_the_system(tmp_path: Path) -> None:
     broken(powercut.run(powercut.Plan("log", runs=1, seconds=1.0, env={"PILLION_LOG_SYNC": "os"}), tmp_path), "missing")
 
