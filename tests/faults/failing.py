@@ -84,7 +84,7 @@ class _Run:
         inject = f"{case.call}:error={case.error}:when={case.when}{'+' if case.for_ever else ''}"
         # A full disk concerns the store's files alone, not the sockets, which are written to as well.
         paths = (self._folder / FIRST_SEGMENT, self._folder / "probe.tmp") if case.call == "write" else ()
-        self._launcher.start(self._client.port, self._subject.words(self._folder), hold=True)
+        self._launcher.start(self._subject.words(self._folder, self._client.port), hold=True)
         with Tracer(self._launcher, self._trace, TRACED, inject, paths) as tracer:
             self._up()
             self._until_refused()
@@ -153,7 +153,7 @@ class _Run:
 
     def _after(self, acknowledged: int) -> None:
         """Start anew on a medium that works: all is there, and what was refused is taken once."""
-        self._launcher.start(self._client.port, self._subject.words(self._folder))
+        self._launcher.start(self._subject.words(self._folder, self._client.port))
         self._up()
         self._look()
         for _ in range(4):

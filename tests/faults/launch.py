@@ -104,6 +104,7 @@ SABOTAGES: dict[str, Callable[[], None]] = {
 _LAZY = {
     "log": ["pillion_log.store.files", "argparse", "bz2", "lzma", "shutil", "tornado.platform.asyncio"],
     "registry": ["pillion_registry.store.sqlite", "argparse", "bz2", "lzma", "shutil", "tornado.platform.asyncio"],
+    "sidecar": ["argparse", "shutil"],
 }
 
 

@@ -42,7 +42,7 @@ class Plan:
 
 
 QUICK = Plan(20_000, 5, 3, (1.0,), 1, 0.5, 1, 2, "16K", 256 << 20, 0.3)
-QUICK_WITHOUT_DEDUPE = replace(QUICK, kills=6, sabotage="no-dedupe")
+QUICK_WITHOUT_DEDUPE = replace(QUICK, pauses=(12.0,), sabotage="no-dedupe")  # a pause so long that batches are sent again
 
 
 def run(plan: Plan, scratch: Path) -> Report:

@@ -12,10 +12,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from choice import COMMANDS, make_subject
 from loop_disk import LoopDisk
 from processes import Client, Died, Launcher, free_port, tail
 from report import Report
-from subjects import SUBJECTS, ReadFailed, Refused, Subject
+from subjects import ReadFailed, Refused, Subject
 
 RUNS_ON_A_DISK = 10
 LARGE = 6_000
@@ -48,7 +49,7 @@ def run(plan: Plan, scratch: Path) -> Report:
     for what in ("cuts", "acknowledged", "missing", "doubled", "strange", "unreadable stores"):
         report.count(what, 0)
     chance = random.Random(11)
-    with Launcher(SUBJECTS[plan.subject](0).command, scratch / "program.log", plan.sabotage, plan.env) as launcher:
+    with Launcher(COMMANDS[plan.subject], scratch / "program.log", plan.sabotage, plan.env) as launcher:
         suite = _Suite(plan, scratch, launcher, report)
         for number in range(plan.runs):
             if number % RUNS_ON_A_DISK == 0 or suite.is_large():
@@ -71,17 +72,19 @@ class _Suite:
         self._client = Client(free_port())
         self._images = scratch / "disk.img", scratch / "cut.img"
         self._mount = scratch / "disk"
-        self._subject: Subject
+        self._subject = make_subject(plan.subject)
 
     def new_disk(self, seed: int) -> None:
         """Begin with an empty disk."""
-        self._subject = SUBJECTS[self._plan.subject](seed)
+        self._subject.close()
+        self._subject = make_subject(self._plan.subject, seed)
         for image in self._images:
             image.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and end what was started for the subject."""
         self._client.close()
+        self._subject.close()
 
     def is_large(self) -> bool:
         """Return whether there is so much on the disk that looking at it takes long."""
@@ -128,7 +131,7 @@ class _Suite:
             self._report.fault(worker.fault)
 
     def _start(self) -> None:
-        self._launcher.start(self._client.port, self._subject.words(self._mount))
+        self._launcher.start(self._subject.words(self._mount, self._client.port))
         if not self._launcher.wait_up(self._client):
             raise Died(f"does not start: {tail(self._launcher.log)}")
 

@@ -159,10 +159,10 @@ class Launcher:
         self._server.kill()
         self._server.wait(STOP_S)
 
-    def start(self, port: int, words: Sequence[str], hold: bool = False) -> int:
+    def start(self, words: Sequence[str], hold: bool = False) -> int:
         """Start the program; returns its process id."""
         assert self._server.stdin is not None
-        line = {"Words": ["--listen", f"127.0.0.1:{port}", *words], "Log": str(self.log), "Hold": hold}
+        line = {"Words": list(words), "Log": str(self.log), "Hold": hold}
         self._server.stdin.write(json.dumps(line).encode() + b"\n")
         self.status = None
         self.held = hold

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "process"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import failing
@@ -22,6 +23,7 @@ from tracer import can_trace
 Suite = Callable[[Path], Report]
 
 FAILING_CALLS = ("fdatasync", "fsync", "openat", "rename", "unlink", "ftruncate")
+SPOOL_SYNC = {"PILLION_SPOOL_SYNC": "always"}
 OS_SYNC = {"PILLION_LOG_SYNC": "os"}
 
 
@@ -41,11 +43,14 @@ def suites(name: str, quick: bool, lines: int) -> Iterator[Suite]:
             plan = syscalls.Plan("log", points=5 if quick else 40, every=4 * rare, env={"PILLION_LOG_SYNC": mode})
             yield partial(syscalls.run, plan)
         yield lambda folder: syscalls.run(syscalls.Plan("registry", points=10 if quick else 100, every=rare), folder)
+        yield lambda folder: syscalls.run(syscalls.Plan("sidecar", points=10 if quick else 80, every=rare), folder)
+        yield lambda folder: syscalls.run(syscalls.Plan("cut off sidecar", points=5 if quick else 40, every=2 * rare), folder)
     if name == "failing":
         yield lambda folder: failing.run(folder)
     if name == "powercut":
         yield lambda folder: powercut.run(powercut.Plan("log", runs=cuts), folder)
         yield lambda folder: powercut.run(powercut.Plan("registry", runs=cuts), folder)
+        yield lambda folder: powercut.run(powercut.Plan("cut off sidecar", runs=3 if quick else 20, env=SPOOL_SYNC), folder)
 
 
 def teeth() -> Iterator[Suite]:

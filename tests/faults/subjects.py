@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -51,14 +50,17 @@ class Subject(Protocol):
     def acknowledged(self) -> int:
         """Return how many entries or registrations were acknowledged."""
 
-    def words(self, folder: Path) -> list[str]:
-        """Return its options, with its store in a folder."""
+    def words(self, folder: Path, port: int) -> list[str]:
+        """Return its options, with its store in a folder, so that it answers on a port."""
 
     def step(self, client: Client) -> None:
         """Do one piece of work. Raises Refused, or OSError where there was no answer; then the next steps do it again."""
 
     def look(self, client: Client) -> Findings:
         """Compare what it keeps with what it acknowledged. Raises OSError, or ValueError for an answer that cannot be read."""
+
+    def close(self) -> None:
+        """End what was started for it."""
 
 
 class LogSubject:
@@ -80,8 +82,8 @@ class LogSubject:
     def acknowledged(self) -> int:
         return self._done.total()
 
-    def words(self, folder: Path) -> list[str]:
-        return ["--store", f"files:{folder}", "--log-rotate", "64K", *self.options]
+    def words(self, folder: Path, port: int) -> list[str]:
+        return ["--listen", f"127.0.0.1:{port}", "--store", f"files:{folder}", "--log-rotate", "64K", *self.options]
 
     def step(self, client: Client) -> None:
         self._turn += 1
@@ -113,6 +115,9 @@ class LogSubject:
             findings += Findings(missing, len(found) - len(there), wrong)
         return findings
 
+    def close(self) -> None:
+        pass
+
     def _make(self, source: str) -> bytes:
         size = 20_000 if self._random.random() < self._large else 100
         first = self._sent[source] + 1
@@ -143,8 +148,8 @@ class RegistrySubject:
         self._possible: dict[str, set[str]] = {}  # by URL: what it may be; "" is not registered
         self.acknowledged = 0
 
-    def words(self, folder: Path) -> list[str]:
-        return ["--store", f"sqlite:{folder / 'registry.db'}", "--heartbeat-interval", "30s"]
+    def words(self, folder: Path, port: int) -> list[str]:
+        return ["--listen", f"127.0.0.1:{port}", "--store", f"sqlite:{folder / 'registry.db'}", "--heartbeat-interval", "30s"]
 
     def step(self, client: Client) -> None:
         url = f"http://127.0.0.1:1/{self._random.randrange(URLS)}"
@@ -179,6 +184,9 @@ class RegistrySubject:
             findings += Findings(int(there[0] not in possible), len(there) - 1)
         return findings
 
+    def close(self) -> None:
+        pass
+
 
 def _lines(client: Client, service: str) -> list[bytes]:
     status, body = client.ask("GET", f"/logs?service={service}&limit={MAX_SHOWN}")
@@ -190,6 +198,3 @@ def _lines(client: Client, service: str) -> list[bytes]:
     if len(lines) == MAX_SHOWN:
         raise AssertionError("too many entries to be looked at in one answer; begin with a new store earlier")
     return lines
-
-
-SUBJECTS: dict[str, Callable[[int], Subject]] = {"log": LogSubject, "crowded log": CrowdedLogSubject, "registry": RegistrySubject}

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from choice import COMMANDS, make_subject
 from processes import Client, Died, Launcher, free_port, tail
 from report import Report
-from subjects import SUBJECTS, ReadFailed, Refused, Subject
+from subjects import ReadFailed, Refused, Subject
 from tracer import CALLS, Tracer
 
 STARTS_IN_A_FOLDER = 25
@@ -41,7 +42,7 @@ class Plan:
     """
 
     subject: str = "log"
-    steps: int = 24
+    steps: int = 44
     points: int = 300
     every: int = 1
     most: int = 150
@@ -55,7 +56,7 @@ def run(plan: Plan, scratch: Path) -> Report:
     """Go through all calls."""
     settings = "".join(f", {name}={value}" for name, value in plan.env.items()) + (f", {plan.sabotage}" if plan.sabotage else "")
     report = Report(f"{plan.subject}: {f'{plan.error} from' if plan.error else 'kill -9 at'} each system call{settings}")
-    with Launcher(SUBJECTS[plan.subject](0).command, scratch / "program.log", plan.sabotage, plan.env) as launcher:
+    with Launcher(COMMANDS[plan.subject], scratch / "program.log", plan.sabotage, plan.env) as launcher:
         suite = _Suite(plan, scratch, launcher, report)
         try:
             for point in suite.points():
@@ -109,10 +110,11 @@ class _Suite:
         """Start the program, check what the last start left, work, and have it die or fail at the call."""
         if self._starts >= STARTS_IN_A_FOLDER:
             self.settle()
+            self._subject.close()
             self._begin()
         self._starts += 1
         what = f"error={self._plan.error}" if self._plan.error else "signal=KILL"
-        self._launcher.start(self._client.port, self._subject.words(self._folder), hold=not late)
+        self._launcher.start(self._subject.words(self._folder, self._client.port), hold=not late)
         where = f"{call} {number}{' after the start' if late else ''}"
         if late and not self._launcher.wait_up(self._client):
             raise Died(f"{where}: does not start: {tail(self._launcher.log)}")
@@ -129,8 +131,9 @@ class _Suite:
             self._check(where)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and end what was started for the subject."""
         self._client.close()
+        self._subject.close()
 
     def settle(self) -> None:
         """Check the store at its end, and that it goes on."""
@@ -139,7 +142,7 @@ class _Suite:
 
     def _check(self, where: str, steps: int = 0) -> None:
         """Start the program untraced, look at what it kept, and kill it."""
-        self._launcher.start(self._client.port, self._subject.words(self._folder))
+        self._launcher.start(self._subject.words(self._folder, self._client.port))
         if self._launcher.wait_up(self._client):
             self._work(where, steps, looks=True)
         else:
@@ -156,7 +159,7 @@ class _Suite:
         self._folder = self._scratch / "store"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
-        self._subject = SUBJECTS[self._plan.subject](1)
+        self._subject = make_subject(self._plan.subject)
 
     def _run(self, where: str) -> None:
         """Have the traced program start and work, until it is killed or told to end."""

@@ -51,28 +51,28 @@ def test_each_line_of_many_sidecars_is_kept_once_or_told_of_whatever_fails(tmp_p
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("subject", ["log", "registry"])
+@pytest.mark.parametrize("subject", ["log", "registry", "sidecar"])
 def test_kill_9_at_any_system_call_loses_nothing_that_was_acknowledged(subject: str, tmp_path: Path) -> None:
-    calls = ("write", "fdatasync", "openat") if subject == "log" else ("pwrite64", "fdatasync")
-    kept(syscalls.run(syscalls.Plan(subject, points=3, every=16, most=48, calls=calls), tmp_path))
+    calls = {"log": ("write", "fdatasync", "openat"), "registry": ("pwrite64", "fdatasync"), "sidecar": ("write",)}[subject]
+    kept(syscalls.run(syscalls.Plan(subject, points=3, every=16, most=48, steps=24, calls=calls), tmp_path))
 
 
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("subject", "sabotage", "call", "figure"),
     [
-        ("log", "early-ack", "fdatasync", "missing"),
+        ("log", "early-ack", "write", "missing"),
         ("log", "no-dedupe", "write", "doubled"),
         ("registry", "registry-early-ack", "pwrite64", "missing"),
     ],
 )
 def test_kill_9_of_a_sabotaged_program_is_noticed(subject: str, sabotage: str, call: str, figure: str, tmp_path: Path) -> None:
-    broken(syscalls.run(syscalls.Plan(subject, points=0, every=5, most=25, sabotage=sabotage, calls=(call,)), tmp_path), figure)
+    broken(syscalls.run(syscalls.Plan(subject, points=0, every=5, most=25, steps=24, sabotage=sabotage, calls=(call,)), tmp_path), figure)
 
 
 @pytest.mark.usefixtures("traced")
 def test_a_system_call_that_fails_once_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    kept(syscalls.run(syscalls.Plan("log", points=2, every=12, most=24, error="EIO", calls=("fdatasync", "openat")), tmp_path))
+    kept(syscalls.run(syscalls.Plan("log", points=2, every=12, most=24, steps=24, error="EIO", calls=("fdatasync", "openat")), tmp_path))
 
 
 @pytest.mark.usefixtures("traced")
@@ -93,6 +93,11 @@ def test_what_was_acknowledged_survives_a_power_cut(subject: str, tmp_path: Path
     report = powercut.run(powercut.Plan(subject, runs=2, seconds=1.0), tmp_path)
     kept(report)
     assert int(report.figures["acknowledged"]) > 0
+
+
+@pytest.mark.usefixtures("disk")
+def test_what_a_sidecar_took_to_the_disk_itself_survives_a_power_cut(tmp_path: Path) -> None:
+    kept(powercut.run(powercut.Plan("cut off sidecar", runs=2, seconds=1.0, env={"PILLION_SPOOL_SYNC": "always"}), tmp_path))
 
 
 @pytest.mark.usefixtures("disk")
