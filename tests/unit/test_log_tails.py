@@ -18,7 +18,7 @@ from pillion_log.query.question import Filter
 from pillion_log.reader import Threads
 from pillion_log.store.memory import MemoryStore
 from pillion_log.tail import rings, streams, tails
-from pillion_log.tail.rings import Place, Ring, find_events
+from pillion_log.tail.rings import Batch, Place, Ring, find_events
 from pillion_log.tail.streams import TailStreams
 from pillion_log.tail.tails import Tails
 
@@ -270,6 +270,18 @@ async def test_tail_that_begins_while_something_waits_for_the_search_gets_it_onc
     assert reader.messages() == ["waits", "comes"]
 
 
+async def test_what_waited_for_those_who_have_left_is_not_sent_to_who_comes_later() -> None:
+    lab = Lab()
+    lab.tails._tick_s = 0.05
+    async with lab.tail():
+        lab.add("one")
+    lab.add("two")
+    async with lab.tail() as reader:
+        lab.add("three")
+        await reader.until(lambda: "three" in reader.messages())
+    assert reader.messages() == ["three"]
+
+
 async def test_what_left_the_ring_while_a_stream_caught_up_is_read_from_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tails, "RING_BYTES", 400)
     monkeypatch.setattr(tails, "PIECE_BYTES", 400)
@@ -344,7 +356,7 @@ async def test_ring_keeps_the_newest_piece_whatever_its_size() -> None:
     lab = Lab()
     lab.add("x" * 5000)
     with lab.store.blocks() as blocks:
-        found = find_events(Matcher(Filter()), list(blocks))
+        found = find_events(Matcher(Filter()), Batch.of(list(blocks)))
     ring = Ring(Filter(), 0)
     ring.add(found, 1, 10)
     ring.add(found, 2, 10)
