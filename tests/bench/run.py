@@ -1,6 +1,6 @@
 """`scripts/bench NAME`: runs a benchmark's rounds, ours and each peer in turn, and prints medians with minimum and maximum.
 
-Names: lookup register propagate steady death log footprint; all (these seven); smoke; soak; rolling outage wiped.
+Names: lookup register propagate steady death log footprint; all (these seven); query tails; smoke; soak; rolling outage wiped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ ROUNDS = 3
 ALL = ("lookup", "register", "propagate", "steady", "death", "log", "footprint")
 MODULES = {"log": "log_lines"}
 ONCE = {("death", classic.NAME)}  # takes five minutes
-NAMES = (*ALL, "all", "smoke", "soak", "rolling", "outage", "wiped")
+NAMES = (*ALL, "all", "query", "tails", "smoke", "soak", "rolling", "outage", "wiped")
+SINGLE = ("query", "tails", "soak", "rolling", "outage", "wiped")  # one round says enough
 INSTALLED: dict[str, Callable[[], bool]] = {peer.NAME: peer.installed for peer in (classic, consul, etcd, redis, zookeeper)}
 
 Measure = Callable[[Scale], Awaitable[list[Row]]]
@@ -142,7 +143,7 @@ def main() -> int:
     warnings.simplefilter("ignore", ResourceWarning)
     gc.disable()  # the harness's own pauses are nobody's latency
     smoke = words.name == "smoke"
-    rounds = words.rounds or (1 if words.name in ("soak", "rolling", "outage", "wiped") or (words.quick and not smoke) else ROUNDS)
+    rounds = words.rounds or (1 if words.name in SINGLE or (words.quick and not smoke) else ROUNDS)
     bench = Bench(Scale(words.quick, words.full, words.minutes), [] if smoke else _chosen(words.peers), rounds)
     for name in ALL if words.name == "all" else (words.name,):
         bench.run(name)

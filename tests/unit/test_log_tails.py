@@ -18,7 +18,7 @@ from pillion_log.query.question import Filter
 from pillion_log.reader import Threads
 from pillion_log.store.memory import MemoryStore
 from pillion_log.tail import rings, streams, tails
-from pillion_log.tail.rings import Place, Ring, find_events
+from pillion_log.tail.rings import Batch, Place, Ring, find_events
 from pillion_log.tail.streams import TailStreams
 from pillion_log.tail.tails import Tails
 
@@ -259,6 +259,50 @@ async def test_what_comes_while_a_stream_catches_up_is_neither_lost_nor_doubled(
     assert got[:50] == [f"m{number}" for number in range(50)]
 
 
+async def test_tail_that_begins_while_something_waits_for_the_search_gets_it_once() -> None:
+    lab = Lab()
+    lab.tails._tick_s = 0.05
+    async with lab.tail("q=w"):
+        lab.add("waits")
+        async with lab.tail("last=1") as reader:
+            lab.add("comes")
+            await reader.until(lambda: "comes" in reader.messages())
+    assert reader.messages() == ["waits", "comes"]
+
+
+async def test_what_waited_for_those_who_have_left_is_not_sent_to_who_comes_later() -> None:
+    lab = Lab()
+    lab.tails._tick_s = 0.05
+    async with lab.tail():
+        lab.add("one")
+    lab.add("two")
+    async with lab.tail() as reader:
+        lab.add("three")
+        await reader.until(lambda: "three" in reader.messages())
+    assert reader.messages() == ["three"]
+
+
+async def test_what_left_the_ring_while_a_stream_caught_up_is_read_from_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tails, "RING_BYTES", 400)
+    monkeypatch.setattr(tails, "PIECE_BYTES", 400)
+    lab = Lab()
+    lab.add("old")
+    slow = Reader()
+    slow.reads.clear()
+    async with lab.tail() as quick:
+        running = asyncio.create_task(lab.streams(Request("GET", b"/logs/tail?last=1", [], "127.0.0.1", "1.1", True), slow))
+        await slow.until(lambda: slow.messages() == ["old"])  # and there it waits until that is taken
+        for number in range(20):
+            lab.add(f"m{number}")
+            await quick.until(lambda: f"m{number}" in quick.messages())  # noqa: B023
+        slow.reads.set()
+        await slow.until(lambda: "m19" in slow.messages())
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert slow.messages() == ["old", *(f"m{number}" for number in range(20))]
+    assert [kind for kind, _, _ in slow.events() if kind == "gap"] == []
+
+
 async def test_one_tail_more_than_is_possible_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tails, "MAX_STREAMS", 1)
     lab = Lab()
@@ -312,7 +356,7 @@ async def test_ring_keeps_the_newest_piece_whatever_its_size() -> None:
     lab = Lab()
     lab.add("x" * 5000)
     with lab.store.blocks() as blocks:
-        found = find_events(Matcher(Filter()), list(blocks))
+        found = find_events(Matcher(Filter()), Batch.of(list(blocks)))
     ring = Ring(Filter(), 0)
     ring.add(found, 1, 10)
     ring.add(found, 2, 10)

@@ -16,6 +16,7 @@ import asyncio
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -34,6 +35,30 @@ class Events(NamedTuple):
     text: bytes
     entries: int
     last: int  # position of the last one
+
+
+class Batch(NamedTuple):
+    """Blocks, many of them tiny, to be searched as one."""
+
+    text: bytes
+    offsets: list[int]  # where in the text each block begins
+    starts: list[int]  # and at which position of the log
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block]) -> Batch:
+        """Read blocks.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        texts = [block.read() for block in blocks]
+        offsets = [0, *accumulate(map(len, texts))]
+        return cls(b"".join(texts), offsets[:-1], [block.start for block in blocks])
+
+    def position(self, offset: int) -> int:
+        """Return the position of what stands at an offset of the text."""
+        number = bisect_right(self.offsets, offset) - 1
+        return self.starts[number] + offset - self.offsets[number]
 
 
 class Piece(NamedTuple):
@@ -108,23 +133,13 @@ class Ring:
         return self._pieces[place.turn - self._turn] if self.holds(place) else self._pieces[-1]
 
 
-def find_events(matcher: Matcher, blocks: Sequence[Block]) -> list[Events]:
-    """Return the wanted entries of some blocks.
-
-    Raises:
-        OSError: a block cannot be read.
-    """
-    offsets, texts, size = [], [], 0
-    for block in blocks:  # many are tiny: together they are searched at once
-        offsets.append(size)
-        texts.append(block.read())
-        size += len(texts[-1])
+def find_events(matcher: Matcher, batch: Batch) -> list[Events]:
+    """Return the wanted entries."""
     found: list[Events] = []
     lines: list[bytes] = []
     size = last = 0
-    for match in matcher.look(b"".join(texts), 0):
-        number = bisect_right(offsets, match.position) - 1
-        last = blocks[number].start + match.position - offsets[number]
+    for match in matcher.look(batch.text, 0):
+        last = batch.position(match.position)
         lines.append(as_event(Match(last, match.line, match.stored)))
         size += len(lines[-1])
         if size >= PIECE_BYTES:

@@ -10,7 +10,7 @@ from pillion_common.logs import EventLog
 from pillion_log.query.question import Filter
 from pillion_log.reader import Threads
 from pillion_log.store.base import Block, Store
-from pillion_log.tail.rings import PIECE_BYTES, Events, Ring, find_events, gap_event
+from pillion_log.tail.rings import PIECE_BYTES, Batch, Events, Ring, find_events, gap_event
 
 MAX_STREAMS = 256
 TICK_S = 0.1  # what comes within it is searched and written together
@@ -86,7 +86,7 @@ class Tails:
             return  # it was there before anybody followed
         self._end = block.end
         if not self._rings:
-            self._taken = self._end
+            self._taken, self._waiting, self._waiting_bytes = self._end, [], 0
             return
         self._waiting.append(block)
         self._waiting_bytes += block.end - block.start
@@ -104,7 +104,7 @@ class Tails:
             begun, self._taken = self._taken, self._end
             reached = self._taken
             rings = list(self._rings.values())
-            found = await self.threads.run(lambda: [find_events(ring.matcher, blocks) for ring in rings])  # noqa: B023
+            found = await self.threads.run(lambda: _search_all(rings, blocks))  # noqa: B023
             if self._lost:
                 self._lost = False
                 went_on = blocks[0].start if blocks else reached
@@ -119,3 +119,9 @@ class Tails:
         if not task.cancelled() and (exc := task.exception()) is not None:
             _log.fault("tails_failed", f"tails are told no more: {exc}", exc)
             self.close()
+
+
+def _search_all(rings: list[Ring], blocks: list[Block]) -> list[list[Events]]:
+    """Return what each ring wants of some blocks."""
+    batch = Batch.of(blocks)
+    return [find_events(ring.matcher, batch) for ring in rings]
