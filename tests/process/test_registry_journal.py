@@ -214,7 +214,10 @@ def test_a_hiding_lasts_over_a_registration_of_the_same_process_and_ends_with_a_
             assert provider.register(running.url, "Db", Incarnation=7).json()["State"] == "draining"
             time.sleep(0.5)
             assert states(running) == {provider.url: "draining"}
-        with registry(*store) as running:
+        with registry(*store) as running:  # ended with a registration since
+            wait_for(running, provider.url, "up")
+            assert post(running, f"/services/{known}/hide", Seconds=60).status_code == 200
+        with registry(*store) as running:  # and without
             wait_for(running, provider.url, "up")
             assert post(running, f"/services/{known}/hide", Seconds=60).status_code == 200
             assert post(running, f"/services/{known}/undrain").status_code == 200

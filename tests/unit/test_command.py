@@ -18,7 +18,23 @@ from pillion_common import __version__, command, healthcheck
 def test_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.dispatch(["--help"]) == 0
     out = capsys.readouterr().out
-    for name in ("registry", "log", "sidecar", "run", "attach", "detach", "healthcheck", "token", "version"):
+    for name in (
+        "registry",
+        "log",
+        "sidecar",
+        "run",
+        "services",
+        "why",
+        "events",
+        "drain",
+        "hide",
+        "forget",
+        "attach",
+        "detach",
+        "healthcheck",
+        "token",
+        "version",
+    ):
         assert f"\n  {name} " in out
 
 

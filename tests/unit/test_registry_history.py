@@ -88,7 +88,10 @@ async def test_who_was_there_is_answered_for_every_moment_since_the_start(lab: L
     assert await lab.states("Shop", 204.0) == {}
 
 
-async def test_questions_at_the_same_time_lose_nothing_of_what_is_being_written(lab: Lab) -> None:
+async def test_questions_at_the_same_time_write_what_waits_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    append = HistoryFile.append
+    monkeypatch.setattr(HistoryFile, "append", lambda self, events: [written.extend(e.number for e in events), append(self, events)][1])
     lab.present = [event(0, "present")]
     lab.keep(*(event(n) for n in range(1, 2501)))
     asking = [asyncio.create_task(lab.states("Db", 1e9)) for _ in range(5)]
@@ -96,6 +99,7 @@ async def test_questions_at_the_same_time_lose_nothing_of_what_is_being_written(
     lab.keep(*(event(n) for n in range(2501, 3001)))
     assert await asyncio.gather(*asking) == [{"db1": "up"}] * 5
     await lab.history._flush()
+    assert written == list(range(1, 3001))
     assert await lab.numbers(since_number=0, limit=5000) == list(range(1, 3001))
 
 
