@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -229,7 +230,7 @@ PATTERNS = [
     "foo", "^foo", "foo$", "^foo$", "foo.*bar", "foo[^x]*bar", "^(foo|bar)", "(^|a)foo", r"\bfoo\b", r"\Afoo", r"foo\z",
     "(?m)^lines", "(?s)two.lines", r"two\nlines", "[[:upper:]]+", "[^[:alpha:]]", r"\d{3}", "x{50}", "", "$", "^", "^M", "e$", '"',
     r"\"foo", "[]^$]", r"[\]^]", r"a\.b", r"\Qa.b\E", "(?i)ärger", r"\pL+$", r"\p{^L}", "foo|last$", "^^foo", r"\b^foo",
-    "(?i)^FOO|BAR$", "Message", "Level", ",", ":", "}", "(?:)",
+    "(?i)^FOO|BAR$", "Message", "Level", ",", ":", "}", "(?:)", "^{2}f", "o${2}", r"\b(?m:^)foo", "^*x",
 ]  # fmt: skip
 
 
@@ -239,6 +240,33 @@ def test_pattern_finds_what_re2_finds_in_each_message(pattern: str) -> None:
 
     expected = [message for message in MESSAGES if re2.search(pattern, message)]
     assert _messages([entry(message) for message in MESSAGES], re=pattern or "(?:)") == expected
+
+
+LETTERS = ["a", "b", '"', "\\", "\n", "é", "/", ":", "}", "M", "$", "^", " ", "\x1b", "0"]
+PARTS = [
+    *"ab\"é/:}M.^$|(*+?", r"\\", r"\n", r"\$", r"\^", ".*", "(?:", ")", "[^a]", '[^"]', r"\b", r"\B", r"\s", r"\S", r"\W", r"\pL", r"\PL",
+    "(?i)", "(?s)", "(?m)", "(?U)", "[[:^alpha:]]", r"\x22", r"\x5c", "{2}", "(?m:^)", "(?s:.)", r"\Qa\E", r"\z", r"\A", r"[^\n]", r"[\^$]",
+]  # fmt: skip
+
+
+def test_any_pattern_and_text_find_what_looking_at_each_message_finds() -> None:
+    import re2
+
+    quiet = re2.Options()
+    quiet.log_errors = False
+    chance = random.Random(20260131)
+    tried = 0
+    while tried < 500:
+        spoken = ["".join(chance.choices(LETTERS, k=chance.randint(1, 6))) for _ in range(8)]
+        pattern, text = "".join(chance.choices(PARTS, k=chance.randint(1, 5))), "".join(chance.choices(LETTERS, k=chance.randint(1, 3)))
+        lines = [entry(message) for message in spoken]
+        assert _messages(lines, q=text) == [message for message in spoken if text in message], text
+        try:
+            found = _messages(lines, re=pattern)
+        except InvalidInput:
+            continue
+        tried += 1
+        assert found == [message for message in spoken if re2.search(pattern, message, quiet)], pattern
 
 
 def test_pattern_that_would_take_for_ever_elsewhere_is_answered() -> None:

@@ -27,8 +27,9 @@ Test = Callable[[str], bool]
 ODD_ESCAPES = rb"\\[u/]"
 ESCAPES = rb"\\"
 
-_MESSAGE = r'(?:"Message":")'
-_ODD = re.compile(r"\\[AzZCQ]|\\b\^|\$\\b|\\[pP]\{\^")  # what does not mean the same between the quotes of a stored line
+_BEGIN, _END, _NOTHING = '(?:"Message":")', '(?:")', "(?:)"
+_REPEATS = ("*", "+", "?", "{")
+_ODD = re.compile(r"\\[AzZCQ]|\\[pP]\{\^")  # what does not mean the same between the quotes of a stored line
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]", re.DOTALL)
 _PIECE = re.compile(r"\\.|" + _CLASS.pattern + r"|[\^$]|.", re.DOTALL)
 
@@ -99,16 +100,22 @@ def pattern_test(pattern: str, any_case: bool) -> tuple[Test, list[Finder] | Non
 
 
 def _within_line(pattern: str) -> str | None:
-    """Return the expression that finds, in lines without any escape, at least all messages in which `pattern` is found.
+    """Return an expression that finds, in lines without any escape, at least all messages in which `pattern` is found.
 
-    The message's begin and end are where its quotes are. None: this expression is not of the kind for which that is so.
+    A `^` that begins it and a `$` that ends it are the message's quotes; elsewhere they are left out, so that more is found. None: this
+    expression is not of the kind for which that is so.
     """
     if _ODD.search(pattern):
         return None
     pieces = _PIECE.findall(pattern)
-    if pieces.count("^") > 1 or pieces.count("$") > 1:
-        return None
-    return "".join([_MESSAGE if piece == "^" else '(?:")' if piece == "$" else piece for piece in pieces])
+    begins = pieces[:1] == ["^"] and (len(pieces) == 1 or pieces[1] not in _REPEATS)
+    ends = len(pieces) > 1 and pieces[-1] == "$"
+    within = [_NOTHING if piece in ("^", "$") else piece for piece in pieces]
+    if begins:
+        within[0] = _BEGIN
+    if ends:
+        within[-1] = _END
+    return "".join(within)
 
 
 @functools.cache
