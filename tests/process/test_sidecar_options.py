@@ -40,6 +40,7 @@ SHOWN_BY = {
     "dns": ("process/test_lookups_agree.py", "test_file_http_and_dns_agree_while_providers_come_and_go"),
     "dns_zone": ("process/test_sidecar_options.py", "test_the_domain_of_dns_answers"),
     "log_to": ("process/test_sidecar_logs.py", "test_a_sidecar_that_forwards_nothing_still_answers"),
+    "pod": ("process/test_sidecar_logs.py", "test_the_lines_of_an_app_in_a_pod_tell_which"),
     "token_file": ("process/test_sidecar_token.py", "test_patches_need_the_token"),
     "version": ("unit/test_registrar.py", "test_it_registers_what_it_was_told"),
     "zone": ("unit/test_registrar.py", "test_it_registers_what_it_was_told"),
