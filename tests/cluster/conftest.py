@@ -21,12 +21,18 @@ ORDER = ("install", "death", "load", "hooks", "webhook", "foreign_chart", "unins
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    part = item.path.stem.removeprefix("test_")
+    return ORDER.index(part) if part in ORDER else -1
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    terminalreporter.section("figures")
-    terminalreporter.write_line(figures.table())
+    if figures.table():
+        terminalreporter.section("figures")
+        terminalreporter.write_line(figures.table())
 
 
 def image_values() -> list[str]:
