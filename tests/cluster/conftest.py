@@ -10,7 +10,7 @@ from typing import Any
 import figures
 import pytest
 from caller import Caller, running
-from cluster import CHART, RELEASE, TAG, Namespace, helm
+from cluster import CHART, RELEASE, Namespace, helm, image_values
 from host import Host
 from workloads import APPS, Workloads
 
@@ -33,12 +33,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if figures.table():
         terminalreporter.section("figures")
         terminalreporter.write_line(figures.table())
-
-
-def image_values() -> list[str]:
-    """Return helm's words for the images of this run."""
-    parts = ("registry", "log", "sidecar", "injector", "demo.grading", "demo.portal")
-    return [word for part in parts for word in ("--set-string", f"{part}.image.tag={TAG}")]
 
 
 @pytest.fixture(scope="session")
