@@ -90,5 +90,5 @@ remove_objects() {
   # shellcheck disable=SC2086 # a word each
   kubectl delete $namespaces --wait=false >/dev/null
   # shellcheck disable=SC2086 # a word each
-  kubectl wait --for=delete $namespaces --timeout 120s >/dev/null
+  kubectl wait --for=delete $namespaces --timeout 300s >/dev/null
 }

@@ -38,6 +38,12 @@ def helm(*words: str, within_s: float = 180.0) -> str:
     return run([os.environ["PILLION_HELM"], "--namespace", RELEASE, *words], within_s=within_s)
 
 
+def image_values() -> list[str]:
+    """Return helm's words for the images of this run."""
+    parts = ("registry", "log", "sidecar", "injector", "demo.grading", "demo.portal")
+    return [word for part in parts for word in ("--set-string", f"{part}.image.tag={TAG}")]
+
+
 def eventually(look: Callable[[], T], within_s: float, what: str, pause_s: float = 0.2) -> T:
     """Return the first value that counts as true."""
     end = time.monotonic() + within_s

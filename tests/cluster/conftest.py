@@ -10,7 +10,7 @@ from typing import Any
 import figures
 import pytest
 from caller import Caller, running
-from cluster import CHART, RELEASE, TAG, Namespace, helm
+from cluster import CHART, RELEASE, Namespace, helm, image_values
 from host import Host
 from workloads import APPS, Workloads
 
@@ -21,18 +21,18 @@ ORDER = ("install", "death", "load", "hooks", "webhook", "foreign_chart", "unins
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    part = item.path.stem.removeprefix("test_")
+    return ORDER.index(part) if part in ORDER else -1
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    terminalreporter.section("figures")
-    terminalreporter.write_line(figures.table())
-
-
-def image_values() -> list[str]:
-    """Return helm's words for the images of this run."""
-    parts = ("registry", "log", "sidecar", "injector", "demo.grading", "demo.portal")
-    return [word for part in parts for word in ("--set-string", f"{part}.image.tag={TAG}")]
+    if figures.table():
+        terminalreporter.section("figures")
+        terminalreporter.write_line(figures.table())
 
 
 @pytest.fixture(scope="session")

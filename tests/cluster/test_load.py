@@ -5,8 +5,7 @@ from __future__ import annotations
 import figures
 import pytest
 from caller import RATE, Caller
-from cluster import CHART, RELEASE, Namespace, Object, component, eventually, helm, restarts
-from conftest import image_values
+from cluster import CHART, RELEASE, Namespace, Object, component, eventually, helm, image_values, restarts
 
 PARTS = ("registry", "log", "grading", "portal", "injector")
 

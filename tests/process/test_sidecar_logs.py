@@ -55,6 +55,16 @@ def test_a_thousand_lines_arrive_once_and_in_order_though_the_log_service_was_ki
         assert [entry["Seq"] for entry in log.entries] == list(range(1, 1001))
 
 
+def test_the_lines_of_an_app_in_a_pod_tell_which(tmp_path: Path) -> None:
+    with stub_registry(heartbeats=False) as registry, stub_log() as log:
+        provide(registry, log)
+        with sidecar("A", free_port(), registry.url, tmp_path, *ALONE, "--pod", "a-5d4f-x7k2p") as beside:
+            eventually(lambda: beside.found("LogService"))
+            assert len(send(beside, ["first", "second"])) == 2
+            eventually(lambda: len(log.entries) == 2)
+        assert [(entry["Message"], entry["Pod"]) for entry in log.entries] == [("first", "a-5d4f-x7k2p"), ("second", "a-5d4f-x7k2p")]
+
+
 def test_lines_that_were_acknowledged_survive_the_sidecars_death(tmp_path: Path) -> None:
     with stub_registry(heartbeats=False) as registry, stub_log() as log:
         provide(registry, log)

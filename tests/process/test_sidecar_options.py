@@ -46,6 +46,7 @@ SHOWN_BY = {
     "log_join": ("process/test_log_sources.py", "test_traces_in_a_file_become_one_entry_if_they_are_joined"),
     "log_output": ("process/test_log_sources.py", "test_the_output_of_a_command_is_shown_and_found_in_the_log_service"),
     "syslog": ("process/test_log_sources.py", "test_syslog_is_taken_over_both_protocols"),
+    "pod": ("process/test_sidecar_logs.py", "test_the_lines_of_an_app_in_a_pod_tell_which"),
     "token_file": ("process/test_sidecar_token.py", "test_patches_need_the_token"),
     "version": ("unit/test_registrar.py", "test_it_registers_what_it_was_told"),
     "zone": ("unit/test_registrar.py", "test_it_registers_what_it_was_told"),
