@@ -16,7 +16,7 @@ from pillion_common.trust import Token
 from pillion_log.front import Gate, hot_routes
 from pillion_log.handlers import Parts, make_application
 from pillion_log.intake import Intake
-from pillion_log.metrics import Tailed
+from pillion_log.metrics import Counts, Tailed
 from pillion_log.reader import Reader
 from pillion_log.settings import DESCRIPTION, PROGRAM, Settings
 from pillion_log.store import open_store
@@ -42,9 +42,10 @@ class LogProgram:
         self._readiness.add("store", store.fault)
         reader = Reader(store)
         tails = self._tails = Tails(store, reader.threads)
-        parts = Parts(reader, store.fault, lambda: Tailed(tails.streams, tails.missed))
+        counts = Counts()
+        parts = Parts(reader, store.fault, lambda: Tailed(tails.streams, tails.missed), counts)
         rest = TailStreams(tails, TornadoBridge(make_application(parts, self._readiness)))
-        intake = Intake(store)
+        intake = Intake(store, counts=counts)
         writes = hot_routes(intake, Gate(token, settings.exempt_networks()))
         self._server = Server(streaming=rest, hot=writes, limits=Limits(body_bytes=MAX_BODY_BYTES))
         self._syslog = SyslogService(intake if token is None else intake.unverified(), settings.exempt_networks())

@@ -11,6 +11,7 @@ from pillion_common.models import Model
 from pillion_log.batches import Rejected, read_batch
 from pillion_log.composing import Parts, compose
 from pillion_log.entries import UNKNOWN_SERVICE, Run, stamp, to_run, with_field
+from pillion_log.metrics import Counts
 from pillion_log.otlp import read_records
 from pillion_log.store.base import Appended, Done
 from pillion_log.texts import Sink, Texts
@@ -42,22 +43,44 @@ class _Marking:
         self._store.append([with_field(run, b'"Unverified":true') for run in runs], done)
 
 
+class _Counting:
+    """A store that counts what became of the entries."""
+
+    def __init__(self, store: Sink, counts: Counts) -> None:
+        self._store = store
+        self._counts = counts
+
+    def append(self, runs: Sequence[Run], done: Done) -> None:
+        """Keep the entries, and count them once they are."""
+
+        def tell(outcome: Appended | Unavailable) -> None:
+            if isinstance(outcome, Appended):
+                self._counts.accepted += outcome.accepted
+                self._counts.duplicates += outcome.duplicates
+            done(outcome)
+
+        self._store.append(runs, tell)
+
+
 class Intake:
     """Makes entries and stores them. What becomes of them is told later, once, in the loop's thread.
 
     Args:
         store: where they go.
         clock: seconds since 1970.
+        counts: added to.
     """
 
-    def __init__(self, store: Sink, clock: Callable[[], float] = time.time) -> None:
-        self._store = store
+    def __init__(self, store: Sink, clock: Callable[[], float] = time.time, counts: Counts | None = None) -> None:
         self._clock = clock
-        self._texts = Texts(store, clock)
+        self._counts = counts or Counts()
+        self._uncounted = store
+        self._store = _Counting(store, self._counts)
+        self._texts = Texts(self._store, clock)
 
     def unverified(self) -> Intake:
         """Return an intake into the same store for those who have not shown the token: each of their entries says `"Unverified":true`."""
-        return Intake(_Marking(self._store), self._clock)
+        return Intake(_Marking(self._uncounted), self._clock, self._counts)
 
     def take_text(self, body: bytes, done: Done) -> None:
         """Store one classic message.
@@ -82,6 +105,7 @@ class Intake:
         runs, rejected = read_batch(body, stamp(self._clock()))
         if not runs and not rejected:
             raise InvalidInput("the body is empty; send one JSON object a line", code="empty")
+        self._counts.rejected += len(rejected)
 
         def tell(outcome: Appended | Unavailable) -> None:
             done(Taken(outcome.accepted, outcome.duplicates, tuple(rejected)) if isinstance(outcome, Appended) else outcome)
@@ -102,6 +126,7 @@ class Intake:
             InvalidInput: it is no such request. TooLarge: over 10,000 records, or too much to store at once.
         """
         runs, rejected = read_records(body, stamp(self._clock()))
+        self._counts.rejected += len(rejected)
 
         def tell(outcome: Appended | Unavailable) -> None:
             done(Exported(outcome.accepted, tuple(rejected)) if isinstance(outcome, Appended) else outcome)
