@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 SIDECAR = ("127.0.0.1", 7071)
 CALL_S = 3.0
-WORKERS = 16
+WORKERS = 32
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 KEPT = 200_000
 WATCH_S = 60.0

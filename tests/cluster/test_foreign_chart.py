@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from caller import Caller
-from cluster import LIBRARY, REGISTRY, RELEASE, ROOT, SIDECAR_IMAGE, Namespace, Object, eventually, helm, run
+from cluster import LIBRARY, REGISTRY, RELEASE, ROOT, SIDECAR_IMAGE, Namespace, Object, eventually, helm
 from workloads import TOKEN, copy_token
 
 FOREIGN = ROOT / "tests" / "foreign-k8s" / "nginx"
@@ -88,5 +88,3 @@ def test_three_ways_make_the_same_pod(release: Namespace, caller: Caller, tmp_pa
     assert spec_of(pods["filter"]) == spec_of(pods["template"])
     assert spec_of(pods["webhook"]) == spec_of(pods["template"])
     eventually(lambda: caller.states("Web") == ["up"] * 3, 20.0, "all three registered and up")
-    for namespace in ways.values():
-        run(["kubectl", "delete", "namespace", namespace.name, "--wait=false"])

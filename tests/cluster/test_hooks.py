@@ -14,7 +14,7 @@ from caller import Caller, Window
 from cluster import eventually
 from workloads import Workloads
 
-RATE = 50
+RATE = 20
 
 
 class Loss(NamedTuple):

@@ -10,13 +10,13 @@ APPS = f"{RELEASE}-apps"
 TOKEN = f"{RELEASE}-token"
 WITHIN_S = 60.0
 
-# Takes a fifth of a second for each request, until SIGTERM, and then drops all: what a preStop hook is for.
+# Takes a second for each request, until SIGTERM, and then drops all: what a preStop hook is for.
 SERVE = """
 import http.server, os, signal, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        time.sleep(0 if 'now' in self.path else 0.2)
+        time.sleep(0 if 'now' in self.path else 1)
         self.send_response(200)
         self.send_header('Content-Length', '0')
         self.end_headers()
