@@ -114,7 +114,7 @@ class Fleet:
         self.logs.mkdir()
         self.disk = Disk(scratch / "log-data", disk_size)
         self.store = self.disk.path / "store"
-        self._registry = Member("registry", "registry", ["--store", "memory:"], self.logs)
+        self._registry = Member("registry", "registry", ["--store", "memory:", "--log-to", ""], self.logs)
         registry = f"http://127.0.0.1:{self._registry.port}"
         self.log = Member("log", "log", ["--store", f"files:{self.store}", "--log-rotate", "8M"], self.logs, sabotage=sabotage)
         self._provider = self._sidecar("LogService", scratch, registry, self.log.port, "--check", "http:/livez")
