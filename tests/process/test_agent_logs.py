@@ -25,7 +25,7 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
 
 @pytest.fixture
 def registry() -> Iterator[Program]:
-    with registry_lab.registry() as running:
+    with registry_lab.registry("--log-to", "") as running:
         yield running
 
 
