@@ -25,7 +25,7 @@ class Key(NamedTuple):
 KEYS = (
     Key("name", "pillion.dev/name", "PILLION_NAME", "the service name others find the app by"),
     Key("port", "pillion.dev/port", "PILLION_PORT", "the port the app listens on"),
-    Key("requires", "pillion.dev/requires", "PILLION_REQUIRES", "services it requires, comma-separated; Db:2 is two of it, Cache? may be missing"),
+    Key("requires", "pillion.dev/requires", "PILLION_REQUIRES", "services it requires: Db:2 is two of it, Cache? may be missing"),
     Key("check", "pillion.dev/check", "PILLION_CHECK", "how to tell whether it is well, e.g. tcp, http:/path or none"),
     Key("zone", "pillion.dev/zone", "PILLION_ZONE", "where it runs"),
     Key("version", "pillion.dev/version", "PILLION_VERSION", "its version, told to those who look it up"),
