@@ -189,7 +189,7 @@ def test_every_fault_of_the_configuration_is_told_at_once() -> None:
     assert "pillion sidecar: --name or PILLION_NAME: is needed" in told
     assert "pillion sidecar: --port: '70000' is not a whole number from 1 to 65535\n" in told
     assert "pillion sidecar: --registry: 'registry:3000' " in told
-    assert "pillion sidecar: PILLION_REQUIRES: 'Db:0' has 'Db:0'; write Name or Name:COUNT\n" in told
+    assert "pillion sidecar: PILLION_REQUIRES: 'Db:0' has 'Db:0'; write Name, Name:COUNT or Name?\n" in told
     assert "pillion sidecar: --check: 'ping' is not a check; use tcp, none, http:/path or exec:COMMAND\n" in told
     assert told.endswith("pillion sidecar: see `pillion sidecar --help`\n")
 
