@@ -20,6 +20,7 @@ SIDECAR_IMAGE = f"pillion/sidecar:{TAG}"
 REGISTRY = f"http://{RELEASE}-registry.{RELEASE}.svc:3000"
 RUN_LABEL = {"pillion.test/run": RELEASE}
 CALL_S = 60.0
+GONE_S = 180.0  # a kubelet that is busy lists a pod long after its containers have ended
 READY_S = 90.0
 
 Object = dict[str, Any]

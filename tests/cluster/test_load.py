@@ -5,7 +5,7 @@ from __future__ import annotations
 import figures
 import pytest
 from caller import RATE, Caller
-from cluster import CHART, RELEASE, Namespace, Object, component, eventually, helm, image_values, restarts
+from cluster import CHART, GONE_S, RELEASE, Namespace, Object, component, eventually, helm, image_values, restarts
 
 PARTS = ("registry", "log", "grading", "portal", "injector")
 
@@ -62,7 +62,7 @@ def test_a_deleted_registry_pod_costs_no_look_up_and_remembers_all(release: Name
     old = release.pod(component("registry"))
     assert set(before.values()) == {"up"}
     with caller.window() as window:
-        release.kubectl("delete", "pod", old["metadata"]["name"])
+        release.kubectl("delete", "pod", old["metadata"]["name"], within_s=GONE_S)
         release.until_ready(component("registry"))
         eventually(lambda: answers(caller), 20.0, "the new registry answers")
         eventually(lambda: known() == before, 20.0, "all as before")

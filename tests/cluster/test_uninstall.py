@@ -6,7 +6,7 @@ import shlex
 import time
 
 import figures
-from cluster import RELEASE, Namespace, eventually, helm, run
+from cluster import GONE_S, RELEASE, Namespace, eventually, helm, run
 
 
 def test_what_is_left_is_what_the_notes_say(before: set[str], release: Namespace) -> None:
@@ -21,7 +21,7 @@ def test_what_is_left_is_what_the_notes_say(before: set[str], release: Namespace
         f"persistentvolumeclaim/data-{RELEASE}-log-0",
         f"secret/{RELEASE}-token",
     }
-    eventually(lambda: release.everything() - before - {tested} == leaves, 60.0, f"{leaves} and nothing else is left", 1.0)
+    eventually(lambda: release.everything() - before - {tested} == leaves, GONE_S, f"{leaves} and nothing else is left", 1.0)
     figures.note("helm uninstall until the last pod is gone", time.monotonic() - began, "s")
     everywhere = "mutatingwebhookconfigurations,clusterroles,clusterrolebindings"
     assert run(["kubectl", "get", everywhere, "--selector", f"app.kubernetes.io/instance={RELEASE}", "--output", "name"]) == ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import figures
 from caller import Caller
-from cluster import READY_S, RELEASE, Namespace, Object, component, container, eventually
+from cluster import GONE_S, READY_S, RELEASE, Namespace, Object, component, container, eventually
 from workloads import Workloads, app, deployment, template
 
 REASON = "SidecarNotInjected"
@@ -80,17 +82,28 @@ def runs(pod: Object) -> bool:
     return "terminated" not in container(pod, "injector")["state"]
 
 
-def test_while_the_webhook_is_down_pods_start_without_it(release: Namespace, workloads: Workloads) -> None:
+@contextmanager
+def webhook_away(release: Namespace) -> Iterator[None]:
+    """Have no webhook for a while."""
     release.kubectl("scale", f"deployment/{RELEASE}-injector", "--replicas", "0")
-    eventually(lambda: not any(runs(pod) for pod in release.get("pods", "--selector", component("injector"))), 60.0, "the webhook is gone")
+    try:
+        eventually(
+            lambda: not any(runs(pod) for pod in release.get("pods", "--selector", component("injector"))), GONE_S, "the webhook is gone"
+        )
+        yield
+    finally:
+        release.kubectl("scale", f"deployment/{RELEASE}-injector", "--replicas", "1")
+        release.until_ready(component("injector"))
+
+
+def test_while_the_webhook_is_down_pods_start_without_it(release: Namespace, workloads: Workloads) -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", **template("unserved", app())}
     pod["metadata"]["name"] = "unserved"
-    began = time.monotonic()
-    workloads.namespace.apply(pod)
-    took_s = time.monotonic() - began
-    [found] = workloads.namespace.until_ready("app=unserved", within_s=30.0)
+    with webhook_away(release):
+        began = time.monotonic()
+        workloads.namespace.apply(pod)
+        took_s = time.monotonic() - began
+        [found] = workloads.namespace.until_ready("app=unserved", within_s=30.0)
     figures.note("a pod's creation while the webhook is down", took_s, "s")
     assert names(found) == ["app"]
-    release.kubectl("scale", f"deployment/{RELEASE}-injector", "--replicas", "1")
-    release.until_ready(component("injector"))
     workloads.namespace.kubectl("delete", "pod", "unserved", "--grace-period", "1", "--wait=false")
