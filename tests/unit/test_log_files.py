@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pillion_common.errors import StorageFull
-from pillion_sidecar.logs.collection import Sink
 from pillion_sidecar.logs.entry import EntryMaker
+from pillion_sidecar.logs.sink import Sink
 from pillion_sidecar.logs.sources.files import GONE_S, FileSource
 from pillion_sidecar.logs.sources.lines import Line, LineReader
 from pillion_sidecar.logs.spool import Spool

@@ -14,8 +14,8 @@ import pytest
 
 from pillion_common.config import Address
 from pillion_common.errors import StorageFull, Unavailable
-from pillion_sidecar.logs.collection import Sink
 from pillion_sidecar.logs.entry import EntryMaker
+from pillion_sidecar.logs.sink import Sink
 from pillion_sidecar.logs.sources.syslog import SyslogListener
 from pillion_sidecar.logs.spool import Spool
 from pillion_sidecar.logs.sync import SpoolSync

@@ -10,8 +10,8 @@ from pillion_common.backoff import Backoff
 from pillion_common.errors import PeerError
 from pillion_common.logs import EventLog
 from pillion_sidecar.agent.log_records import NOWHERE, Place, Record, RecordReader, entry_time, format_places, parse_places, since
-from pillion_sidecar.logs.collection import Sink
 from pillion_sidecar.logs.entry import Entry, EntryMaker, cut_mark
+from pillion_sidecar.logs.sink import Sink
 from pillion_sidecar.logs.sources.lines import Line, LineReader
 from pillion_sidecar.logs.sources.traces import Joined, TraceJoiner
 

@@ -16,9 +16,9 @@ from pillion_sidecar.agent.engine import Engine
 from pillion_sidecar.agent.log_follower import PREFIX, Follower
 from pillion_sidecar.agent.plan import Spec
 from pillion_sidecar.agent.settings import Settings
-from pillion_sidecar.logs.collection import Sink
 from pillion_sidecar.logs.entry import EntryMaker
 from pillion_sidecar.logs.forwarder import Forwarder
+from pillion_sidecar.logs.sink import Sink
 from pillion_sidecar.logs.spool import Spool
 from pillion_sidecar.table.providers import ProviderTable
 from pillion_sidecar.wire import Patch, Provider, decode_shown

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pillion_common.errors import PillionError, TooLarge
 from pillion_common.logs import EventLog
 from pillion_common.tasks import Supervisor
 from pillion_common.trust import Token
-from pillion_sidecar.logs.entry import Entry, EntryMaker
+from pillion_sidecar.logs.entry import EntryMaker
 from pillion_sidecar.logs.forwarder import Forwarder, gzip
 from pillion_sidecar.logs.intake import Intake
+from pillion_sidecar.logs.sink import Sink
 from pillion_sidecar.logs.spool import Spool
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.table.providers import ProviderTable
@@ -22,54 +22,6 @@ if TYPE_CHECKING:
     from pillion_sidecar.logs.sync import SpoolSync
 
 _log = EventLog("lines")
-
-
-class Sink:
-    """Where sources put their entries. A source is never answered, so what happens to them is decided here.
-
-    Args:
-        on_line: called after entries went in.
-    """
-
-    def __init__(self, spool: Spool, on_line: Callable[[], None]) -> None:
-        self._spool = spool
-        self._on_line = on_line
-
-    @property
-    def crowded(self) -> bool:
-        """Return whether a source that has its lines elsewhere as well should wait."""
-        return self._spool.crowded
-
-    @property
-    def positions(self) -> Mapping[str, str]:
-        """Return how far sources were read."""
-        return self._spool.positions
-
-    def keep(self, entries: Sequence[Entry], positions: Mapping[str, str | None] | None = None) -> bool:
-        """Keep entries with their source's position; False if the disk does not take them: they are to be given again.
-
-        An entry that is too large by its fields is kept without them.
-        """
-        try:
-            try:
-                self._spool.append_all(entries, positions)
-            except TooLarge:
-                self._spool.append_all([_bare(entry) for entry in entries], positions)
-        except PillionError as exc:
-            _log.warn_seldom("lines_not_kept", exc.message)
-            return False
-        if entries:
-            self._on_line()
-        return True
-
-    def keep_or_lose(self, entries: Sequence[Entry]) -> None:
-        """Keep entries that will not come again; what the disk does not take is told of by a gap entry."""
-        if entries and not self.keep(entries):
-            self._spool.lose(len(entries))
-
-    def lose(self, count: int) -> None:
-        """Take note of lines that could not even be given."""
-        self._spool.lose(count)
 
 
 class Collection:
@@ -127,7 +79,3 @@ class Collection:
         self.stop_taking()
         self.forwarder.close()
         self._spool.close()
-
-
-def _bare(entry: Entry) -> Entry:
-    return {key: entry[key] for key in ("Time", "Service", "Instance", "Level", "Message") if key in entry}

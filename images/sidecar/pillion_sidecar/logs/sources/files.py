@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from pillion_common.logs import EventLog
-from pillion_sidecar.logs.collection import Sink
 from pillion_sidecar.logs.entry import EntryMaker
+from pillion_sidecar.logs.sink import Sink
 from pillion_sidecar.logs.sources.stream import Placed
 from pillion_sidecar.logs.sources.tail import Position, Tail, key_of, parse_position, read_head
 

@@ -11,8 +11,8 @@ import os
 import threading
 from collections.abc import Iterable
 
-from pillion_sidecar.logs.collection import Sink
 from pillion_sidecar.logs.entry import EntryMaker
+from pillion_sidecar.logs.sink import Sink
 from pillion_sidecar.logs.sources.stream import EntryStream
 
 PIECE_BYTES = 64 * 1024

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pillion_common.config import Address
 from pillion_common.logs import EventLog
 from pillion_common.syslog import Frame, FrameReader, parse
-from pillion_sidecar.logs.collection import Sink
 from pillion_sidecar.logs.entry import MAX_LINE_BYTES, Entry, EntryMaker, cut_mark
+from pillion_sidecar.logs.sink import Sink
 
 _log = EventLog("syslog")
 
