@@ -143,6 +143,27 @@ def test_a_container_that_came_while_the_agent_was_away_is_heard_from_its_beginn
         eventually(lambda: log.messages() == ["while it was away"])
 
 
+def test_first_lines_that_the_engine_dates_before_the_start_are_heard(
+    engine: FakeEngine, registry: Program, log: StubLog, tmp_path: Path
+) -> None:
+    with logging_agent(engine, registry, tmp_path / "state"):
+        eventually(lambda: engine.streams)
+        engine.say(start(engine, 1), "listening\n", later(-2))
+        eventually(lambda: log.messages() == ["listening"])
+
+
+def test_what_started_together_with_the_first_agent_is_heard_from_its_beginning(
+    engine: FakeEngine, registry: Program, log: StubLog, tmp_path: Path
+) -> None:
+    labels = {"pillion.dev/name": "Web", "pillion.dev/port": "80", "pillion.dev/check": "none"}
+    web = engine.run(1, "web-1", labels=labels, networks={"n": "127.0.0.1"}, started=later(-20))
+    engine.say(web, "first of all\n", later(-19))
+    old = engine.run(2, "web-2", labels=labels, networks={"n": "127.0.0.1"}, started=later(-3600))
+    engine.say(old, "weeks of it\n", later(-3000))
+    with logging_agent(engine, registry, tmp_path / "state"):
+        eventually(lambda: log.messages() == ["first of all"])
+
+
 def test_the_last_words_of_a_container_are_heard(engine: FakeEngine, registry: Program, log: StubLog, tmp_path: Path) -> None:
     with logging_agent(engine, registry, tmp_path / "state"):
         web = start(engine, 1)

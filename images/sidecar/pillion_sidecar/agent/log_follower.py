@@ -96,9 +96,7 @@ class Follower:
                 backoff.reset()
             except PeerError as exc:
                 _log.warn_seldom("log_lost", f"the log of container {self._id[:12]} cannot be followed: {exc.message}; trying again")
-                if was_ending:
-                    return
-            if was_ending:
+            if was_ending and self.ending:  # it may have been started again meanwhile
                 return
             await asyncio.sleep(backoff.next_delay())
 

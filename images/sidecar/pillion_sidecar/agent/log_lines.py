@@ -33,6 +33,8 @@ BEGAN = "began"  # the key of the position that says since when logs are followe
 MAX_POSITIONS = 1000  # of containers; those that ended longest ago are forgotten
 FLUSH_S = 1.0
 END_S = 10.0  # for the rest of a log whose container has ended
+START_LAG_S = 5.0  # by which a container's first lines may be older than its start: the engine notes the start when it comes round to it
+LEAD_S = 60.0  # before the first agent's start, of which containers that start together with it are read
 
 
 class LogLines:
@@ -75,10 +77,11 @@ class LogLines:
                 follower.ending = True
                 asyncio.get_running_loop().call_later(END_S, self._give_up, container_id, follower)
         for container_id, spec in wanted.items():
-            if container_id in self._followers:
-                self._followers[container_id][0].ending = False
-            else:
+            known = self._followers.get(container_id)
+            if known is None or known[1].done():
                 self._start(container_id, spec)
+            else:
+                known[0].ending = False
 
     async def close(self) -> None:
         """Send what is left and let go."""
@@ -96,20 +99,20 @@ class LogLines:
             EntryMaker(spec.settings.name, lambda: spec.instance_id, time.time),
             self._sink,
             # What ran before there was an agent may have written for weeks: that is not asked for.
-            begin_s=max(started_s, self._began_s),
+            begin_s=max(started_s - START_LAG_S, self._began_s),
             has_terminal=spec.container.has_terminal,
             join=self._settings.log_join,
         )
         task = self._tasks.spawn(f"log of {spec.container.short_id}", follower.run())
-        task.add_done_callback(lambda _: self._followers.pop(container_id, None))
+        task.add_done_callback(lambda _: self._ended(container_id, follower))
         self._followers[container_id] = follower, task
         self._forget()
 
     def _first_start_s(self) -> float:
-        """Return when logs were followed here for the first time, seconds since 1970."""
+        """Return from when on logs are followed here, seconds since 1970: a little before the first agent's start."""
         known = self._sink.positions.get(BEGAN)
         if known is None:
-            known = f"{time.time():.3f}"
+            known = f"{time.time() - LEAD_S:.3f}"
             self._sink.keep((), {BEGAN: known})
         return float(known)
 
@@ -117,6 +120,11 @@ class LogLines:
         found = self._followers.get(container_id)
         if found is not None and found[0] is follower and follower.ending:
             found[1].cancel()
+            self._ended(container_id, follower)
+
+    def _ended(self, container_id: str, follower: Follower) -> None:
+        if (found := self._followers.get(container_id)) is not None and found[0] is follower:
+            del self._followers[container_id]
 
     def _forget(self) -> None:
         """Forget how far the logs of those were read that ended longest ago."""
