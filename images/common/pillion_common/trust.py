@@ -29,20 +29,30 @@ class Token:
         """
         if not path:
             return None
-        try:
-            with open(path, encoding="ascii") as file:
-                secret = file.read().strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError([f"PILLION_TOKEN_FILE {path}: cannot be read: {exc}; `pillion token {path}` makes one"]) from exc
-        if len(secret) < MIN_TOKEN_CHARS or not secret.isprintable() or " " in secret:
-            raise ConfigError(
-                [f"PILLION_TOKEN_FILE {path}: holds no token of {MIN_TOKEN_CHARS} characters or more; `pillion token` makes one"]
-            )
-        return cls(secret)
+        return cls(read_secret(path, "PILLION_TOKEN_FILE"))
 
     def fits(self, authorization: bytes) -> bool:
         """Return whether this Authorization header carries the token; takes the same time for every wrong one."""
         return compare_digest(authorization, self._expected)
+
+
+def read_secret(path: str, option: str) -> str:
+    """Read a token from its file.
+
+    Args:
+        option: which names the file, for the message.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds less than 16 printable characters.
+    """
+    try:
+        with open(path, encoding="ascii") as file:
+            secret = file.read().strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError([f"{option} {path}: cannot be read: {exc}; `pillion token {path}` makes one"]) from exc
+    if len(secret) < MIN_TOKEN_CHARS or not secret.isprintable() or " " in secret:
+        raise ConfigError([f"{option} {path}: holds no token of {MIN_TOKEN_CHARS} characters or more; `pillion token` makes one"])
+    return secret
 
 
 def check_token(token: Token | None, authorization: bytes, peer: str, exempt: tuple[Network, ...] = ()) -> None:

@@ -1,0 +1,110 @@
+"""Real NATS servers with JetStream on loopback, one or a cluster, that can be killed, paused and started again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from programs import eventually
+
+START_S = 30.0
+PROGRAM = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin") or ""
+
+
+class NatsServer:
+    """One server; its ports stay the same over a restart."""
+
+    def __init__(self, folder: Path, name: str, ports: tuple[int, int, int], routes: tuple[int, ...]) -> None:
+        self.name = name
+        self.port, self._cluster_port, self._monitor_port = ports
+        self.folder = folder
+        self._file = folder / "nats.conf"
+        folder.mkdir(parents=True, exist_ok=True)
+        cluster = {"name": "lab", "listen": f"127.0.0.1:{self._cluster_port}", "routes": [f"nats://127.0.0.1:{port}" for port in routes]}
+        given = {
+            "server_name": name,
+            "listen": f"127.0.0.1:{self.port}",
+            "http": f"127.0.0.1:{self._monitor_port}",
+            "jetstream": {"store_dir": str(folder / "data"), "max_memory_store": 64 << 20, "max_file_store": 2 << 30},
+            **({"cluster": cluster} if routes else {}),
+        }
+        self._file.write_text(json.dumps(given), encoding="utf-8")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen([PROGRAM, "--config", str(self._file)], stdout=log, stderr=log)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal: SIGSTOP and SIGCONT pause it."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it by kill -9, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def monitor(self, path: str) -> dict[str, object]:
+        """Return what the server's own monitoring says, e.g. of `/jsz`."""
+        found = requests.get(f"http://127.0.0.1:{self._monitor_port}{path}", timeout=5).json()
+        assert isinstance(found, dict)
+        return found
+
+    def is_ready(self) -> bool:
+        """Return whether JetStream answers: with a cluster, once it has a leader and this server has caught up."""
+        try:
+            return requests.get(f"http://127.0.0.1:{self._monitor_port}/healthz", timeout=5).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@contextmanager
+def nats_servers(folder: Path, count: int = 1) -> Iterator[list[NatsServer]]:
+    """Run one server, or a cluster of three or five."""
+    assert PROGRAM, "nats-server is not installed; .ci/packages installs it on Debian"
+    ports = free_ports(3 * count)
+    triples = [(ports[3 * one], ports[3 * one + 1], ports[3 * one + 2]) for one in range(count)]
+    routes = tuple(triple[1] for triple in triples) if count > 1 else ()
+    servers = [NatsServer(folder / f"nats-{one}", f"nats-{one}", triple, routes) for one, triple in enumerate(triples)]
+    try:
+        for server in servers:
+            server.start()
+        eventually(lambda: all(server.is_ready() for server in servers), START_S)
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def store_uri(servers: list[NatsServer], **options: str | int) -> str:
+    """Return what `--store` takes."""
+    query = "&".join(f"{key}={value}" for key, value in options.items())
+    return f"nats://{','.join(server.address for server in servers)}" + (f"?{query}" if query else "")
