@@ -1,7 +1,7 @@
 """One connection to a NATS cluster with JetStream, for the stores that live there. Loaded only where a store's URI says so.
 
-nats-py does the work: reconnecting, JetStream and its acknowledgements. Here is what both stores want of it in the same way: what a URI means,
-a connection that outlives any outage, whether it stands and since when not, and its errors as ours.
+nats-py does the work: reconnecting, JetStream and its acknowledgements. Here is what both stores want of it in the same way: what a URI
+means, a connection that outlives any outage, whether it stands and since when not, and its errors as ours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ PING_S = 1  # a server that does not answer two of these in a row is left
 PENDING_BYTES = 8 * 1024 * 1024  # of requests that wait for a connection
 RETRY_AFTER_S = 2
 MAX_REPLICAS = 5  # JetStream's own bound
-NO_ROOM = {10023, 10028, 10047, 10077, 10122}  # JetStream: insufficient resources, memory or storage exceeded, maximum bytes or messages reached
+# JetStream's numbers for: insufficient resources, memory or storage exceeded, most bytes or messages reached.
+NO_ROOM = {10023, 10028, 10047, 10077, 10122}
 
 
 class NatsPlace(NamedTuple):
