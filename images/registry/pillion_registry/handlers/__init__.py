@@ -15,6 +15,7 @@ from pillion_common.http.message import Request, Response
 from pillion_common.http.tornado_handlers import Application
 from pillion_common.lifecycle import Readiness
 from pillion_common.trust import Token, check_token
+from pillion_registry.handlers.documents import OpenApiHandler
 from pillion_registry.handlers.pages import PageFileHandler
 from pillion_registry.handlers.routes import PATHS
 from pillion_registry.registry import Registry
@@ -24,7 +25,8 @@ def make_application(registry: Registry, readiness: Readiness, token: Token | No
     """Return the registry's Tornado application."""
     needs = {"registry": registry, "token": token, "exempt": exempt}
     routes: list[Any] = [(re.sub(r"\{\w+\}", "([^/]+)", one.path), one.handler, needs) for one in PATHS if one.handler is not None]
-    return Application([*routes, (r"/dashboard/([^/]+)", PageFileHandler, needs)], readiness)
+    routes += [(r"/openapi\.json", OpenApiHandler, needs), (r"/dashboard/([^/]+)", PageFileHandler, needs)]
+    return Application(routes, readiness)
 
 
 def hot_routes(registry: Registry, token: Token | None, exempt: tuple[Network, ...]) -> dict[bytes, Route]:

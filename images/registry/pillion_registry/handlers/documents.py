@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from pillion_common import __version__, models
 from pillion_common.models import Fault, Model
 from pillion_registry.handlers.base import RegistryHandler
+from pillion_registry.handlers.routes import PATHS, Method, Parameter
 from pillion_registry.registry import MAX_DRAIN_S, MAX_HIDE_S
-
-if TYPE_CHECKING:
-    from pillion_registry.handlers.routes import Method, Parameter
 
 _REFERENCE = "#/components/schemas/{name}"
 # What the server itself may answer to anybody, whatever the path.
@@ -58,8 +56,6 @@ class OpenApiHandler(RegistryHandler):
 @lru_cache(1)
 def document() -> bytes:
     """Return the document as JSON."""
-    from pillion_registry.handlers.routes import PATHS
-
     shapes: set[type[Model]] = {Fault}
     paths = {one.path: {method.name: _operation(one.path, method, shapes) for method in one.methods} for one in PATHS}
     _, schemas = msgspec.json.schema_components(sorted(shapes, key=lambda model: model.__name__), ref_template=_REFERENCE)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pillion_common import models
 from pillion_registry import wire
-from pillion_registry.handlers import documents, figures, pages, past, reports, streams, writes
+from pillion_registry.handlers import figures, pages, past, reports, streams, writes
 from pillion_registry.handlers.base import RegistryHandler
 
 JSON, TEXT, EVENTS, HTML = "application/json", "text/plain", "text/event-stream", "text/html"
@@ -49,7 +49,11 @@ class Method(NamedTuple):
 
 
 class Path(NamedTuple):
-    """A path, as OpenAPI writes it, its handler, and its methods."""
+    """A path, as OpenAPI writes it, its handler, and its methods.
+
+    Attributes:
+        handler: None for what is answered elsewhere: the document of this table, and what every program answers.
+    """
 
     path: str
     handler: type[RegistryHandler] | None
@@ -170,7 +174,7 @@ PATHS: tuple[Path, ...] = (
         ),
     ),
     Path("/metrics", figures.MetricsHandler, (Method("get", "Tell the registry's figures for Prometheus", {200: TEXT}),)),
-    Path("/openapi.json", documents.OpenApiHandler, (Method("get", "Tell what this registry answers", {200: JSON}),)),
+    Path("/openapi.json", None, (Method("get", "Tell what this registry answers", {200: JSON}),)),
     Path("/", pages.PageHandler, (Method("get", "Show the dashboard", {200: HTML}),)),
     Path("/livez", None, (Method("get", "Tell that the process is alive", {200: JSON}),)),
     Path("/readyz", None, (Method("get", "Tell whether it is ready, check by check", {200: JSON, 503: JSON}),)),
