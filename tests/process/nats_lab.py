@@ -18,7 +18,7 @@ from programs import eventually
 
 START_S = 30.0
 # nats-py drops the connections of attempts that fail without closing them. For modules that use it: `pytestmark = DROPS_CONNECTIONS`.
-DROPS_CONNECTIONS = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+DROPS_CONNECTIONS = pytest.mark.filterwarnings("ignore:unclosed (transport|<socket):ResourceWarning")
 PROGRAM = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin") or ""
 
 
