@@ -32,6 +32,7 @@ RARE = "RareService"
 NEEDLE = "connection to db-7 lost after 31 retries"
 REPEATS = 5
 TIMEOUT_S = 60
+KEPT_S = 36500 * 86400.0  # the lines are of a day long past
 
 
 class Texts:
@@ -70,7 +71,7 @@ def needle(at: str) -> Run:
 
 async def fill(folder: Path, size: int) -> str:
     """Write so many bytes of log; returns the time of the needle, which lies at two fifths."""
-    store = FileStore(folder, FileOptions())
+    store = FileStore(folder, FileOptions(max_age_s=KEPT_S))
     await store.load()
     texts = Texts()
     written = number = 0
@@ -140,6 +141,7 @@ def scan(log: Program, size: int) -> list[Row]:
         ("text, any case", 1, {"q": NEEDLE.upper(), "i": "1"}),
         ("re with a prefix", 1, {"re": r"connection to db-\d+ lost"}),
         ("re without", 1, {"re": r"\d+ retries$"}),
+        ("re like each line's time", 0, {"re": r"\d\d:\d\d:\d\d"}),
     ):
         before = usage(log.process.pid)
         took_s = min(find(log, expected, **parameters) for _ in range(2))
@@ -157,7 +159,7 @@ async def _ours(scale: Scale) -> list[Row]:
         programs.START_S = 300.0  # it may have to read all of it
         began = time.perf_counter()
         with on_server_cpu():
-            running = program("log", "--store", f"files:{folder}")
+            running = program("log", "--store", f"files:{folder}", "--log-max-age", f"{KEPT_S:.0f}s")
             log = running.__enter__()
         opened_s = time.perf_counter() - began
         try:

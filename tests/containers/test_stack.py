@@ -75,6 +75,27 @@ def test_lines_sent_while_the_log_service_is_gone_for_20_s_are_all_there_once(wh
     assert [entry["Message"] for entry in whole.lines(q=mark, limit="10000")] == wanted
 
 
+def test_the_registrys_events_stand_between_the_lines_of_the_app_they_are_about(whole: Stack) -> None:
+    mark = f"m{time.monotonic_ns()}"
+
+    def timeline() -> list[str]:
+        """Return what is told of Portald from this test's first line on: its own lines, and the registry's events about it."""
+        found = whole.lines(**{"service": "Portald", "with": "events", "limit": "10000"})
+        told = [entry["Event"] if entry["Service"] == "registry" else entry["Message"] for entry in found]
+        return told[told.index(f"{mark} before") :] if f"{mark} before" in told else []
+
+    say = "fetch('http://127.0.0.1:7071/log', {method: 'POST', body: 'MARK'}).then(r => console.log(r.status))"
+    assert whole.in_portal(say.replace("MARK", f"{mark} before")) == "200"
+    eventually(timeline)
+    whole.container("portal").kill()
+    eventually(lambda: "down" in timeline(), 30.0, lambda: f"{timeline()}")
+    whole.start_all()
+    assert whole.in_portal(say.replace("MARK", f"{mark} after")) == "200"
+    eventually(lambda: f"{mark} after" in timeline(), 30.0, lambda: f"{timeline()}")
+    told = timeline()
+    assert told.index("down") < told.index("up") < told.index(f"{mark} after")
+
+
 def test_every_container_is_hardened(whole: Stack) -> None:
     for container in whole.containers():
         settings = container.attrs["HostConfig"]

@@ -52,6 +52,38 @@ def test_what_pythons_own_handler_sends_is_found_by_its_service(tmp_path: Path, 
     ]  # fmt: skip
 
 
+def counted(log: Program, name: str) -> dict[str, int]:
+    """Return a number of syslog's by transport."""
+    rows = requests.get(log.url + "/metrics", timeout=WAIT_S).text.splitlines()
+    found = [
+        row.removeprefix(f'pillion_log_syslog_{name}_total{{transport="') for row in rows if row.startswith(f"pillion_log_syslog_{name}_")
+    ]
+    return {row[:3]: int(row.rpartition(" ")[2]) for row in found}
+
+
+def test_what_comes_is_counted_by_transport() -> None:
+    with program("log", "--store", "memory:", env=SYSLOG) as log:
+        assert counted(log, "received") == {"tcp": 0, "udp": 0}
+        with socket.create_connection(where(log), WAIT_S) as stream, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            stream.sendall(b"<14>1 - - a - - - one\n<14>1 - - a - - - two\nno header at all\n")
+            datagrams.sendto(b"<14>1 - - a - - - three", where(log))
+            eventually(lambda: counted(log, "received") == {"tcp": 3, "udp": 1}, WAIT_S, lambda: f"{counted(log, 'received')}")
+        assert counted(log, "malformed") == {"tcp": 1, "udp": 0}
+        assert counted(log, "dropped") == {"udp": 0}
+        assert counted(log, "refused") == {"tcp": 0, "udp": 0}
+
+
+def test_who_may_not_send_is_counted(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    with program("log", "--store", "memory:", "--token-file", str(token), env=SYSLOG) as log:
+        with socket.create_connection(where(log), WAIT_S) as stream, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            assert ends(stream)
+            datagrams.sendto(b"<14>1 - - a - - - three", where(log))
+            eventually(lambda: counted(log, "refused") == {"tcp": 1, "udp": 1}, WAIT_S, lambda: f"{counted(log, 'refused')}")
+        assert counted(log, "received") == {"tcp": 0, "udp": 0}
+
+
 def test_syslog_is_off_unless_it_is_asked_for(tmp_path: Path) -> None:
     with program("log", "--store", f"files:{tmp_path}") as log:
         assert len(log.addresses) == 1

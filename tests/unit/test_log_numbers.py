@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pillion_common import models
-from pillion_log.metrics import Counts, Tailed, exposition
+from pillion_log.metrics import Counts, Heard, Tailed, exposition
 from pillion_log.stats import summed, table
 from pillion_log.store.base import ServiceCount, StoreStats
 
@@ -42,7 +42,7 @@ def test_table_has_one_row_for_each_service() -> None:
 def test_prometheus_reads_each_number_once_with_its_type() -> None:
     counts = Counts()
     counts.accepted, counts.duplicates, counts.rejected = 12345678901, 2, 3
-    rows = exposition(STATS, "the disk is full", Tailed(4, 5), counts).decode().splitlines()
+    rows = exposition(STATS, "the disk is full", Tailed(4, 5), counts, {}).decode().splitlines()
     assert [row for row in rows if not row.startswith("#")] == [
         "pillion_log_accepted_total 12345678901",
         "pillion_log_duplicates_total 2",
@@ -62,5 +62,19 @@ def test_prometheus_reads_each_number_once_with_its_type() -> None:
         "pillion_log_tail_missed_total 5",
     ]
     assert rows[:2] == ["# HELP pillion_log_accepted_total Entries stored since the start.", "# TYPE pillion_log_accepted_total counter"]
-    assert "pillion_log_store_fault 0" in exposition(STATS, None, Tailed(0, 0), None).decode()
-    assert "accepted" not in exposition(STATS, None, Tailed(0, 0), None).decode()
+    assert "pillion_log_store_fault 0" in exposition(STATS, None, Tailed(0, 0), None, {}).decode()
+    assert "accepted" not in exposition(STATS, None, Tailed(0, 0), None, {}).decode()
+
+
+def test_syslog_is_counted_by_transport_and_over_tcp_nothing_is_dropped() -> None:
+    rows = exposition(STATS, None, Tailed(0, 0), None, {"tcp": Heard(7, 1, None, 2), "udp": Heard(9, 0, 3, 0)}).decode().splitlines()
+    assert [row for row in rows if row.startswith("pillion_log_syslog")] == [
+        'pillion_log_syslog_received_total{transport="tcp"} 7',
+        'pillion_log_syslog_received_total{transport="udp"} 9',
+        'pillion_log_syslog_malformed_total{transport="tcp"} 1',
+        'pillion_log_syslog_malformed_total{transport="udp"} 0',
+        'pillion_log_syslog_dropped_total{transport="udp"} 3',
+        'pillion_log_syslog_refused_total{transport="tcp"} 2',
+        'pillion_log_syslog_refused_total{transport="udp"} 0',
+    ]
+    assert "syslog" not in exposition(STATS, None, Tailed(0, 0), None, {}).decode()

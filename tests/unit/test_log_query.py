@@ -269,6 +269,24 @@ def test_any_pattern_and_text_find_what_looking_at_each_message_finds() -> None:
         assert found == [message for message in spoken if re2.search(pattern, message, quiet)], pattern
 
 
+@pytest.mark.parametrize("pattern", [r"\d\d:\d\d", "[A-Z]rading", "Time|Level", ":", "(?i)info"])
+def test_what_stands_before_the_message_of_every_line_is_not_looked_at(pattern: str) -> None:
+    _, finders = patterns.pattern_test(pattern, any_case=False)
+    data = entry("nothing of the kind") * 100
+    assert finders is not None
+    assert [find(data, 0) for find in finders] == [-1, -1]
+
+
+@pytest.mark.parametrize("pattern", ["lost after [0-9]+", "losta?fter", "lost*", "lost|x", "los.", "lost{2}"])
+@pytest.mark.parametrize("any_case", ["", "1"])
+def test_pattern_that_begins_with_plain_text_finds_the_same(pattern: str, any_case: str) -> None:
+    import re2
+
+    spoken = ["lost after 31", "losfter", "los", "x", "LOST AFTER 31", "lostt", "nothing"]
+    expected = [one for one in spoken if re2.search(("(?i)" if any_case else "") + pattern, one)]
+    assert _messages([entry(one) for one in spoken], re=pattern, i=any_case) == expected
+
+
 def test_pattern_that_would_take_for_ever_elsewhere_is_answered() -> None:
     lines = [entry("a" * 5000 + "!") for _ in range(20)]
     assert _messages(lines, re="^(a+)+$") == []

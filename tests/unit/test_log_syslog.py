@@ -237,11 +237,13 @@ async def test_what_the_system_dropped_is_in_the_gap_as_well(monkeypatch: pytest
     monkeypatch.setattr(udp, "RECEIVE_BYTES", 4_096)
     monkeypatch.setattr(udp, "TELL_S", 0.05)
     store = MoodyStore()
-    async with serving(store) as (_, where):
+    async with serving(store) as (syslog, where):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for number in range(1_000):  # without a turn for the reader
                 sender.sendto(b"<14>1 - - a - - - %d" % number, where)
             await until(lambda: any("Gap" in entry for entry in store.entries()))
+        heard = syslog.heard()["udp"]
+        assert heard.received + (heard.dropped or 0) == 1_000
     assert 1 < len(store.entries()) < 1_000
     assert sum(entry.get("Gap", 1) for entry in store.entries()) == 1_000
 
@@ -253,7 +255,7 @@ async def test_only_the_networks_listed_may_send(caplog: pytest.LogCaptureFixtur
         await until(lambda: "list its network in PILLION_CLASSIC_NETWORKS" in caplog.text)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"<14>1 - - a - - - m", where)
-        await until(lambda: syslog._datagrams[0].refused == 1)
+        await until(lambda: syslog.heard()["udp"].refused == 1)
     assert store.entries() == []
 
 

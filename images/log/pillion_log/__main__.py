@@ -43,12 +43,12 @@ class LogProgram:
         reader = Reader(store)
         tails = self._tails = Tails(store, reader.threads)
         counts = Counts()
-        parts = Parts(reader, store.fault, lambda: Tailed(tails.streams, tails.missed), counts)
-        rest = TailStreams(tails, TornadoBridge(make_application(parts, self._readiness)))
         intake = Intake(store, counts=counts)
+        self._syslog = SyslogService(intake if token is None else intake.unverified(), settings.exempt_networks())
+        parts = Parts(reader, store.fault, lambda: Tailed(tails.streams, tails.missed), counts, self._syslog.heard)
+        rest = TailStreams(tails, TornadoBridge(make_application(parts, self._readiness)))
         writes = hot_routes(intake, Gate(token, settings.exempt_networks()))
         self._server = Server(streaming=rest, hot=writes, limits=Limits(body_bytes=MAX_BODY_BYTES))
-        self._syslog = SyslogService(intake if token is None else intake.unverified(), settings.exempt_networks())
         self.exit_code = lifecycle.EXIT_OK
 
     async def start(self) -> list[str]:

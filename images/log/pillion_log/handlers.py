@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from pillion_common import models
 from pillion_common.errors import InvalidInput
 from pillion_common.http.tornado_handlers import Application, BaseHandler
 from pillion_common.lifecycle import Readiness
-from pillion_log.metrics import METRICS_TYPE, Counts, Tailed, exposition
+from pillion_log.metrics import METRICS_TYPE, Counts, Heard, Tailed, exposition
 from pillion_log.page import Page
 from pillion_log.reader import Reader
 from pillion_log.stats import summed, table
@@ -26,6 +26,7 @@ class Parts(NamedTuple):
     fault: Callable[[], str | None] = lambda: None
     tailed: Callable[[], Tailed] = lambda: Tailed(0, 0)
     counts: Counts | None = None
+    syslog: Callable[[], Mapping[str, Heard]] = dict
 
 
 class _Handler(BaseHandler):
@@ -100,7 +101,7 @@ class MetricsHandler(_Handler):
         parts = self._parts
         stats = await parts.reader.stats()
         self.set_header("Content-Type", METRICS_TYPE)
-        self.write(exposition(stats, parts.fault(), parts.tailed(), parts.counts))
+        self.write(exposition(stats, parts.fault(), parts.tailed(), parts.counts, parts.syslog()))
 
 
 class PageHandler(BaseHandler):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from pillion_log.store.base import StoreStats
@@ -26,6 +26,21 @@ class Tailed(NamedTuple):
     missed: int
 
 
+class Heard(NamedTuple):
+    """What came over one transport of syslog since the start.
+
+    Attributes:
+        malformed: of those received, the ones without a header that can be read; they are kept.
+        dropped: found no room; None over TCP, where a sender waits.
+        refused: connections or datagrams of senders who may not send, or are too many.
+    """
+
+    received: int
+    malformed: int
+    dropped: int | None
+    refused: int
+
+
 class _Metric(NamedTuple):
     name: str
     kind: str
@@ -33,10 +48,14 @@ class _Metric(NamedTuple):
     values: Iterable[tuple[str, float]]  # labels, value
 
 
-def exposition(stats: StoreStats, fault: str | None, tails: Tailed, counts: Counts | None) -> bytes:
-    """Return all numbers in Prometheus' text format. Names of services need no escape."""
+def exposition(stats: StoreStats, fault: str | None, tails: Tailed, counts: Counts | None, syslog: Mapping[str, Heard]) -> bytes:
+    """Return all numbers in Prometheus' text format. Names of services need no escape.
+
+    Args:
+        syslog: by transport; empty if none is taken.
+    """
     lines: list[str] = []
-    for metric in [*_intake(counts), *_store(stats, fault), *_tails(tails)]:
+    for metric in [*_intake(counts), *_syslog(syslog), *_store(stats, fault), *_tails(tails)]:
         name = f"pillion_log_{metric.name}"
         lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}"]
         lines += [f"{name}{labels} {value:.17g}" for labels, value in metric.values]
@@ -51,6 +70,26 @@ def _intake(counts: Counts | None) -> list[_Metric]:
         _Metric("duplicates_total", "counter", "Entries that were sent again and not stored again.", [("", counts.duplicates)]),
         _Metric("rejected_total", "counter", "Lines that were no entries.", [("", counts.rejected)]),
     ]
+
+
+def _syslog(heard: Mapping[str, Heard]) -> list[_Metric]:
+    rows = [(f'{{transport="{transport}"}}', one) for transport, one in heard.items()]
+    metrics = [
+        _Metric("syslog_received_total", "counter", "Messages of syslog that were read.", [(label, one.received) for label, one in rows]),
+        _Metric(
+            *("syslog_malformed_total", "counter", "Of these, those without a header that can be read; they are kept."),
+            [(label, one.malformed) for label, one in rows],
+        ),
+        _Metric(
+            *("syslog_dropped_total", "counter", "Datagrams that came faster than they could be stored."),
+            [(label, one.dropped) for label, one in rows if one.dropped is not None],
+        ),
+        _Metric(
+            *("syslog_refused_total", "counter", "Connections or datagrams of senders who may not send, or are too many."),
+            [(label, one.refused) for label, one in rows],
+        ),
+    ]
+    return metrics if heard else []
 
 
 def _store(stats: StoreStats, fault: str | None) -> list[_Metric]:

@@ -40,6 +40,7 @@ from pillion_registry.lag import LagMeter
 from pillion_registry.lanes import Lanes
 from pillion_registry.notifier import Notifier
 from pillion_registry.prober import Finding, Prober, Verdict, tidy
+from pillion_registry.reach import Reach
 from pillion_registry.reads import Reads
 from pillion_registry.refusals import Refusals
 from pillion_registry.settings import Settings
@@ -79,6 +80,7 @@ class Registry:
         self._hidden: dict[str, asyncio.TimerHandle] = {}
         self._rule = TargetRule(settings.allowed_targets())
         self._channels = Channels(self._rule, lambda instance_id: self.prober.check_soon(instance_id))
+        self.reach = Reach(self._catalog, self._channels, self._rule, token)
         self.lag = LagMeter(min(MAX_TOLERANCE_S, settings.heartbeat_timeout / 4))
         self.prober = Prober(
             self._channels, self.lag, self._checked, interval_s=settings.heartbeat_interval, timeout_s=settings.heartbeat_timeout
@@ -379,9 +381,8 @@ class Registry:
                 reason = f": {transition.reason}" if transition.reason else ""
                 _log.info(f"instance_{what}", f"{name} at {url} is {what}{reason}", service=name, instance=record.instance_id, url=url)
             else:
-                _log.debug(
-                    "instance_registered_again", f"{name} at {url} registered again", service=name, instance=record.instance_id, url=url
-                )
+                again = f"{name} at {url} registered again"
+                _log.debug("instance_registered_again", again, service=name, instance=record.instance_id, url=url)
         self.notifier.changed(names)
 
     async def _forget_old(self) -> None:

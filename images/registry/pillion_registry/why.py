@@ -18,8 +18,9 @@ from pillion_registry.notifier import Standing
 from pillion_registry.provider_set import EMPTY
 from pillion_registry.refusals import Refusal
 from pillion_registry.similar import similar
-from pillion_registry.wire import Finding, WhyView
+from pillion_registry.wire import Finding, Unreached, WhyView
 
+FINE = "fine"
 MAX_SHOWN = 20  # instances named in a finding
 MAX_CONSUMERS = 200  # instances of the consumer that are looked at
 
@@ -35,12 +36,13 @@ class Evidence:
         standing: how things stand with a dependent, by its id.
         refusals: the newest refused registration of each name in question.
         last: the newest event of the service in question.
+        unreached: what the sidecars of consumers, by their ids, could not connect to.
     """
 
     standing: Callable[[str], Standing | None]
     refusals: Mapping[str, Refusal]
     last: Event | None
-    now_s: float
+    unreached: Mapping[str, tuple[Unreached, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,11 @@ def explain(consumer: str, service: str, catalog: Catalog, evidence: Evidence) -
     up = [instance for instance in providers if instance.state is State.UP]
     case = _Case(consumer, service, consumers, providers, catalog, evidence, up)
     findings = [*_about_service(case), *_about_consumer(case), *_about_both(case)]
+    tried = list(_about_the_way(case))
     if all(finding.warning for finding in findings):
-        findings.insert(0, _fine(case))
+        findings = [*tried, _fine(case), *findings]
+    else:
+        findings += tried
     return WhyView(consumer, service, len(providers), len(up), tuple(findings))
 
 
@@ -174,6 +179,10 @@ def _about_consumer(case: _Case) -> Iterator[Finding]:
         text = f"{_many(without)} of {case.consumer} did not say that they require {case.service}, so they are not told of it."
         yield _of_instances("not_required", text, f"Add {case.service} to PILLION_REQUIRES (classic: RequiredServices).", without)
     yield from _untold(case, [one for one in case.consumers if one not in without])
+    down = [one for one in case.consumers if one.state is State.DOWN]
+    if down:
+        text = f"{_many(down)} of {case.consumer} are down since {_since(down)}: what they know may be old, and they may be gone."
+        yield _of_instances("consumer_down", text, f"Look at what the last error names, and at {case.consumer}'s own log.", down)
 
 
 def _no_consumer(case: _Case) -> Finding:
@@ -252,7 +261,8 @@ def _about_both(case: _Case) -> Iterator[Finding]:
         text = f"{case.consumer} needs {needs} of {case.service}, and {len(case.up)} are up."
         others = [one for one in case.providers if one.state is not State.UP]
         yield _of_instances("too_few", text, f"Start more of {case.service}, or require fewer.", others)
-    local = [one for one in case.providers if _is_loopback(parse_url(one.record.url, "URL").host)]
+    tried = {one.url for some in case.evidence.unreached.values() for one in some}
+    local = [one for one in case.providers if one.record.url not in tried and _is_loopback(parse_url(one.record.url, "URL").host)]
     far = [one for one in case.consumers if not _is_loopback(one.record.registrant)]
     if local and far:
         text = f"{_many(local)} of {case.service} are registered at a loopback address, which {case.consumer} on another host cannot reach."
@@ -260,11 +270,28 @@ def _about_both(case: _Case) -> Iterator[Finding]:
         yield _of_instances("address_not_reachable", text, do, local, warning=True)
 
 
+def _about_the_way(case: _Case) -> Iterator[Finding]:
+    """Yield what the consumers' own sidecars could not connect to: a warning, for the app may go another way."""
+    unreached = case.evidence.unreached
+    errors = {one.url: one.error for some in unreached.values() for one in some}
+    far = [one for one in case.up if one.record.url in errors]
+    if not far:
+        return
+    near = [one for one in case.consumers if unreached.get(one.record.instance_id)]
+    text = (
+        f"{_many(near)} of {case.consumer} cannot connect to {len(far)} of the {len(case.up)} instances of {case.service} that are up: "
+        f"the sidecar there tried."
+    )
+    do = f"See that {case.service} listens at that address, not on loopback alone, and that nothing between them keeps it away."
+    ids = tuple(one.record.instance_id for one in far[:MAX_SHOWN])
+    yield Finding("address_not_reachable", text, do, True, last_error=errors[far[0].record.url], instances=ids)
+
+
 def _fine(case: _Case) -> Finding:
     told = [standing.told_s for one in case.consumers if (standing := case.evidence.standing(one.record.instance_id)) and standing.told_s]
     text = f"{case.consumer} has acknowledged all {len(case.up)} providers of {case.service}."
     since = rfc3339(max(told)) if told else None
-    return Finding("fine", text, "If it does not use them, look at the consumer: GET /providers at its sidecar.", since=since)
+    return Finding(FINE, text, "If it does not use them, look at the consumer: GET /providers at its sidecar.", since=since)
 
 
 def _is_loopback(host: str) -> bool:

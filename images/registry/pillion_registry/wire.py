@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from pillion_common.models import InstanceView, Model
 
 
@@ -141,3 +143,23 @@ class WhyView(Model, frozen=True, omit_defaults=False):
     registered: int
     up: int
     findings: tuple[Finding, ...]
+
+
+class ReachRequest(Model, frozen=True):
+    """What a consumer's sidecar is asked with POST /reach: which of these providers' URLs, of those it knows, take no connection."""
+
+    service: str
+    urls: tuple[str, ...] = msgspec.field(name="URLs")
+
+
+class Unreached(Model, frozen=True):
+    """A provider's URL at which a consumer's sidecar could not connect, and why."""
+
+    url: str
+    error: str
+
+
+class ReachAnswer(Model, frozen=True):
+    """The answer of a sidecar to POST /reach."""
+
+    unreached: tuple[Unreached, ...] = ()

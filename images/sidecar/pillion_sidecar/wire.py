@@ -106,6 +106,19 @@ def decode_shown(body: bytes) -> tuple[str, list[dict[str, Any]]] | None:
     return epoch, services
 
 
+def decode_reach(body: bytes) -> tuple[str, tuple[str, ...]]:
+    """Read which providers a registry wants to have dialled: the service and the URLs.
+
+    Raises:
+        InvalidInput: not JSON, or a key is missing or has the wrong type.
+    """
+    said = _decode(body)
+    service, urls = said.get("Service"), said.get("URLs")
+    if type(service) is not str or type(urls) is not list or not all(type(url) is str for url in urls):
+        raise InvalidInput("the body needs Service, a text, and URLs, a list of texts", code="invalid_body")
+    return service, tuple(urls)
+
+
 def encode(keys: dict[str, Any]) -> bytes:
     """Return JSON of what is not None: a key that is left out has its default."""
     return json.dumps({key: value for key, value in keys.items() if value is not None}, ensure_ascii=False).encode()

@@ -29,6 +29,8 @@ ESCAPES = rb"\\"
 
 _BEGIN, _END, _NOTHING = '(?:"Message":")', '(?:")', "(?:)"
 _REPEATS = ("*", "+", "?", "{")
+_MESSAGE = '"Message":"[^"]*'  # from there on: what stands before it in each line (times, names) may look like what is looked for
+_JUMPED_TO = 4  # characters that begin an expression, for which RE2 jumps from place to place
 _ODD = re.compile(r"\\[AzZCQ]|\\[pP]\{\^")  # what does not mean the same between the quotes of a stored line
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]", re.DOTALL)
 _PIECE = re.compile(r"\\.|" + _CLASS.pattern + r"|[\^$]|.", re.DOTALL)
@@ -89,18 +91,21 @@ def pattern_test(pattern: str, any_case: bool) -> tuple[Test, list[Finder] | Non
     except re2.error as exc:
         why = exc.args[0].decode("utf-8", "replace") if exc.args and isinstance(exc.args[0], bytes) else str(exc)
         raise InvalidInput(f"re is not a regular expression of RE2: {why[:200]}", code="invalid_query", field="re") from None
-    within = _within_line(pattern)
+    within = _within_line(pattern, "?i:" if any_case else "?:")
     if within is None:
         return _tester(exact), None
     try:
-        rough = _compile(re2, f"{flags}(?:{within})".encode("utf-8", "replace"), never_nl=True)
+        rough = _compile(re2, within.encode("utf-8", "replace"), never_nl=True)
     except re2.error:
         return _tester(exact), None
     return _tester(exact), [_finder(rough), escapes(ESCAPES)]
 
 
-def _within_line(pattern: str) -> str | None:
+def _within_line(pattern: str, flags: str) -> str | None:
     """Return an expression that finds, in lines without any escape, at least all messages in which `pattern` is found.
+
+    Args:
+        flags: the beginning of a group, `?i:` or `?:`.
 
     A `^` that begins it and a `$` that ends it are the message's quotes; elsewhere they are left out, so that more is found. None: this
     expression is not of the kind for which that is so.
@@ -115,7 +120,15 @@ def _within_line(pattern: str) -> str | None:
         within[0] = _BEGIN
     if ends:
         within[-1] = _END
-    return "".join(within)
+    anywhere = f"({flags}{''.join(within)})"
+    return anywhere if begins or _begins_plainly(pieces) else _MESSAGE + anywhere
+
+
+def _begins_plainly(pieces: list[str]) -> bool:
+    """Return whether a match can only begin with some characters that are known: such places are found quicker in whole lines."""
+    plain = [piece.isalnum() or piece in " -_=/:,;@#%&<>~!" for piece in pieces[: _JUMPED_TO + 1]]
+    longer = len(plain) > _JUMPED_TO and pieces[_JUMPED_TO] in _REPEATS  # then the last of them need not be there
+    return len(plain) >= _JUMPED_TO and all(plain[:_JUMPED_TO]) and not longer and "|" not in pieces
 
 
 @functools.cache

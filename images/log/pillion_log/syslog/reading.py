@@ -1,4 +1,4 @@
-"""Makes entries of syslog messages, and counts those that are none. Knows no sockets.
+"""Makes entries of syslog messages, and counts them and those that are none. Knows no sockets.
 
 `<165>1 2026-10-11T22:14:15.003Z web1 shop 8710 ID47 [ex@32473 user="eve"] it works` becomes
 `{"Time":"2026-10-11T22:14:15.003Z","Received":"…","Service":"shop","Level":"info","Message":"it works","Instance":"web1",
@@ -26,7 +26,7 @@ def local_offset(now_s: float) -> float:
 
 
 class Reading:
-    """Reads messages.
+    """Reads messages of one transport.
 
     Args:
         intake: makes the entries.
@@ -38,6 +38,7 @@ class Reading:
         self._intake = intake
         self._clock = clock
         self._offset = offset
+        self.received = 0  # messages
         self.headless = 0  # messages that had no syslog header, or none that could be read
         self._next_word = 1  # how many of them are worth a word in our own log: 1, 10, 100, …
 
@@ -49,6 +50,7 @@ class Reading:
             peer: the sender's IP address: the instance, if the message names no host.
             missing: bytes at its end that were left out already.
         """
+        self.received += 1
         now_s = self._clock()
         message = parse(data, now_s, self._offset(now_s))
         if not message.time and not message.app:

@@ -10,6 +10,7 @@ from pillion_common.http.listener import Listener
 from pillion_common.logs import EventLog
 from pillion_common.networks import within
 from pillion_log.intake import Intake
+from pillion_log.metrics import Heard
 from pillion_log.syslog.reading import Reading
 from pillion_log.syslog.tcp import Connection
 from pillion_log.syslog.udp import Datagrams
@@ -31,7 +32,9 @@ class SyslogService:
 
     def __init__(self, intake: Intake, networks: tuple[Network, ...]) -> None:
         self.intake = intake
-        self.reading = Reading(intake)
+        self.reading = Reading(intake)  # what connections bring
+        self._datagrams_reading = Reading(intake)
+        self._refused = 0  # connections
         self._networks = networks
         self._connections: set[Connection] = set()
         self._listeners: list[Listener] = []
@@ -57,7 +60,7 @@ class SyslogService:
                 listener = Listener(family, where, lambda: Connection(self))
                 self._listeners.append(listener)
                 self._datagrams.append(
-                    Datagrams(_bind(family, (where[0], listener.port, *where[2:])), self.intake, self.reading, self._allows)
+                    Datagrams(_bind(family, (where[0], listener.port, *where[2:])), self.intake, self._datagrams_reading, self._allows)
                 )
             except OSError as exc:
                 raise OSError(exc.errno, f"cannot listen on {address} for syslog: {(exc.strerror or str(exc)).lower()}") from exc
@@ -67,6 +70,17 @@ class SyslogService:
             datagrams.start()
         self._sweeper = asyncio.create_task(self._sweep(), name="syslog-sweeper")
         return f"syslog://{Address(address.host, self._listeners[0].port)}"
+
+    def heard(self) -> dict[str, Heard]:
+        """Return what came so far, by transport; nothing if it does not listen."""
+        if not self._listeners:
+            return {}
+        tcp, udp = self.reading, self._datagrams_reading
+        dropped, refused = sum(one.dropped for one in self._datagrams), sum(one.refused for one in self._datagrams)
+        return {
+            "tcp": Heard(tcp.received, tcp.headless, None, self._refused),
+            "udp": Heard(udp.received, udp.headless, dropped, refused),
+        }
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop listening and reading, and wait at most so long until what was read is kept."""
@@ -92,9 +106,11 @@ class SyslogService:
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in, or say in the log why not."""
         if not self._allows(connection.peer):
+            self._refused += 1
             _log.warn_seldom("syslog_refused", f"syslog of {connection.peer} is not taken: list its network in PILLION_CLASSIC_NETWORKS")
             return False
         if len(self._connections) >= MAX_CONNECTIONS:
+            self._refused += 1
             _log.warn_seldom(
                 "syslog_crowded", f"a syslog connection of {connection.peer} is not taken: there are {MAX_CONNECTIONS} already"
             )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 
 from pillion_common.errors import InvalidInput
 from pillion_common.models import encode
 from pillion_registry.graph import graph
 from pillion_registry.handlers.base import RegistryHandler
 from pillion_registry.history_file import Wanted
-from pillion_registry.why import Evidence, explain
+from pillion_registry.why import FINE, Evidence, explain
 
 
 class GraphHandler(RegistryHandler):
@@ -31,9 +31,13 @@ class WhyHandler(RegistryHandler):
         registry = self.registry
         last = [] if registry.catalog.has(service) else await registry.history.select(Wanted(name=service, limit=1))
         refusals = {name: found for name in (consumer, service) if (found := registry.refusals.of(name))}
-        evidence = Evidence(registry.notifier.standing, refusals, last[0] if last else None, time.time())
+        evidence = Evidence(registry.notifier.standing, refusals, last[0] if last else None)
+        told = explain(consumer, service, registry.catalog, evidence)
+        if told.findings[0].code == FINE:  # else there is a better reason, and a sidecar that hangs would only delay it
+            evidence = replace(evidence, unreached=await registry.reach.unreached(consumer, service))
+            told = explain(consumer, service, registry.catalog, evidence)
         self.set_header("Cache-Control", "no-store")
-        self.write_json(encode(explain(consumer, service, registry.catalog, evidence)))
+        self.write_json(encode(told))
 
     def _name(self, parameter: str) -> str:
         name = self.text(parameter)

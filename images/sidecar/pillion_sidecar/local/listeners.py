@@ -29,7 +29,7 @@ def peer_routes(
     status: Status,
     departure: Departure,
 ) -> Router:
-    """Return the routes of the peer listener: heartbeats, patches, probes, and waiting until the app is withdrawn; nothing else.
+    """Return the routes of the peer listener: heartbeats, patches, probes, dialling back, waiting until the app is withdrawn; nothing else.
 
     Args:
         on_change: told the names whose providers a patch changed, which may be none.
@@ -51,9 +51,20 @@ def peer_routes(
         on_change(changed)
         return Response(200)
 
+    dial_back: Handler | None = None
+
+    def reach(request: Request) -> Handler:
+        nonlocal dial_back
+        if dial_back is None:
+            from pillion_sidecar.local.reach import Reach  # few are ever asked
+
+            dial_back = Reach(table, token).answer
+        return dial_back
+
     router = Router()
     router.add("GET", "/heartbeat", heartbeat)
     router.add("POST", "/services", patch)
+    router.add_route("POST", "/reach", reach)
     status.add_probes_to(router)
     departure.add_to(router)
     return router
