@@ -10,7 +10,7 @@ import pytest
 
 from pillion_common.errors import InvalidInput
 from pillion_log.entries import from_line
-from pillion_log.query import matching, patterns
+from pillion_log.query import matching, paging, patterns
 from pillion_log.query.matching import Matcher
 from pillion_log.query.paging import MAX_SEARCH_S, Page, Search
 from pillion_log.query.question import Cursor, parse_question, parse_tail
@@ -137,6 +137,21 @@ def test_entries_are_found_by_service_level_instance_and_time() -> None:
     assert ask([block], until="2026-01-31T12:30:00+01:00") == ["a", "b"]
     assert ask([block], until="2026-01-31T12:30:00 01:00") == ["a", "b"]  # a plus sign that was not percent-encoded
     assert ask([block], since="2026-01-31T12:00:00.0001Z") == ["c"]
+
+
+@pytest.mark.parametrize("parameters", [{"service": "A"}, {"service": "A", "order": "asc"}, {"q": "message"}, {"level": "error"}])
+@pytest.mark.parametrize("kept", [0, 100, 1000, 10_000])
+def test_page_beyond_what_is_kept_is_read_again_and_lacks_nothing(
+    parameters: dict[str, str], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blocks() -> list[CountedBlock]:
+        named = [entry(f"message{n}", service="BA"[n % 3 == 0], level=("info", "error")[n % 2]) for n in range(60)]
+        return [CountedBlock(*named[n : n + 10], summary=True) for n in range(0, 60, 10)]
+
+    at_once = ask(blocks(), **parameters)
+    assert len(at_once) >= 20
+    monkeypatch.setattr(paging, "KEPT_BYTES", kept)
+    assert ask(blocks(), **parameters) == at_once
 
 
 def test_scan_ends_as_soon_as_it_has_enough() -> None:

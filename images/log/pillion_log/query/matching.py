@@ -83,12 +83,13 @@ class Matcher:
             data: stored lines.
             start: their position.
             low: the least position that is wanted.
-            high: the position from which on none is wanted.
+            high: the position from which on none begins that is wanted.
         """
         begin = data.find(b"\n", low - start - 1) + 1 if low > start else 0
-        if low > start and not begin:
-            return
         end = min(len(data), high - start)
+        if end <= 0 or (low > start and not begin):
+            return
+        end = data.find(b"\n", end - 1) + 1 or len(data)  # what is found in a line may stand far behind its beginning
         finders = self._finders(summary)
         for first, last in _lines(data, begin, end) if finders is None else _found(data, begin, end, finders):
             line = data[first:last]
