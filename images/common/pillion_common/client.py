@@ -271,7 +271,7 @@ def _print_event(data: str, as_json: bool) -> None:
         print(data, flush=True)
         return
     one = json.loads(data)
-    where = f"{one['Service']} at {one['ServiceURL']}" if one["Service"] else "the registry"
+    where = " at ".join(part for part in (one["Service"], one["ServiceURL"]) if part) or "the registry"
     reason = f": {one['Reason']}" if one["Reason"] else ""
     by = f" (by {one['By']})" if one["By"] else ""
     print(_clean(f"{one['Time']}  {one['Event']:10}  {where}{reason}{by}"), flush=True)
