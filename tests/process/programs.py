@@ -18,17 +18,18 @@ from typing import Any, TypeVar
 
 START_S = 15.0
 STOP_S = 15.0
+BEGIN = (sys.executable, "-m", "pillion_common")
 
 T = TypeVar("T")
 
 
 class Program:
-    """A running program: `addresses` it listens on, its log `lines`, its `process`."""
+    """A running program: `addresses` it listens on, its log `lines`, its `process`. `begin` is what its command line begins with."""
 
-    def __init__(self, words: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(self, words: tuple[str, ...], env: dict[str, str], begin: tuple[str, ...] = BEGIN) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PILLION_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pillion_common", *words],
+            [*begin, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -17,41 +17,40 @@ def instance(state: State = State.DOWN, since_s: float = NOON, **more: bool) -> 
 
 
 def test_what_is_down_for_long_is_over() -> None:
-    it, gone = Absences(), instance()
+    it, gone = Absences([], NOON, 0.0), instance()
     assert it.over([gone], LIMIT_S, NOON, 0.0) == []
     assert it.over([gone], LIMIT_S, NOON + 3599, 3599.0) == []
     assert it.over([gone], LIMIT_S, NOON + 3600, 3600.0) == [gone]
 
 
 def test_what_is_up_or_waits_for_its_first_check_after_a_restart_is_not() -> None:
-    it = Absences()
+    it = Absences([], NOON, 0.0)
     old = [instance(State.UP, 0.0), instance(State.STARTING, 0.0, retained=True), instance(State.DRAINING, 0.0)]
     assert it.over(old, LIMIT_S, NOON, 0.0) == []
 
 
 def test_the_time_before_the_start_counts() -> None:
     gone = instance(since_s=NOON - 3599)
-    assert Absences().over([gone], LIMIT_S, NOON, 0.0) == []
-    assert Absences().over([gone], LIMIT_S, NOON + 1, 0.0) == [gone]
+    it = Absences([gone], NOON, 0.0)
+    assert it.over([gone], LIMIT_S, NOON + 0.5, 0.5) == []
+    assert it.over([gone], LIMIT_S, NOON + 1, 1.0) == [gone]
 
 
 def test_a_clock_that_jumps_makes_nobody_be_forgotten_early() -> None:
-    it, gone = Absences(), instance()
-    it.over([], LIMIT_S, NOON - 10, 0.0)
+    it, gone = Absences([], NOON - 10, 0.0), instance()
     assert it.over([gone], LIMIT_S, NOON + 7200, 10.0) == []  # went down a moment before, then the clock went on two hours
     assert it.over([gone], LIMIT_S, NOON + 7210, 20.0) == []
     assert it.over([gone], LIMIT_S, NOON + 7210 + 3590, 3610.0) == [gone]
 
 
 def test_a_clock_that_goes_back_delays_nothing() -> None:
-    it, gone = Absences(), instance()
-    it.over([gone], LIMIT_S, NOON, 0.0)
+    gone = instance()
+    it = Absences([gone], NOON, 0.0)
     assert it.over([gone], LIMIT_S, NOON - 7200 + 3600, 3600.0) == [gone]
 
 
 def test_who_comes_back_and_goes_again_begins_anew() -> None:
-    it = Absences()
-    it.over([instance()], LIMIT_S, NOON, 0.0)
+    it = Absences([instance()], NOON, 0.0)
     it.over([instance(State.UP)], LIMIT_S, NOON + 1800, 1800.0)
     assert it.over([instance(since_s=NOON + 1810)], LIMIT_S, NOON + 3610, 3610.0) == []
 

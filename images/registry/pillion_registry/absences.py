@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from pillion_registry.catalog import Instance
 
 
 class Absences:
-    """Remembers since when each has been gone."""
+    """Remembers since when each has been gone.
 
-    def __init__(self) -> None:
+    Args:
+        instances: those that a store remembers. About the time before the start the time of day is believed: there is no other.
+        now_s, now: as for `over`.
+    """
+
+    def __init__(self, instances: Iterable[Instance], now_s: float, now: float) -> None:
         self._since: dict[str, tuple[tuple[int, float], float]] = {}  # id -> (generation, since by the time of day), since
-        self._looked_at: float | None = None
+        self._looked_at = -math.inf
+        self.over(instances, math.inf, now_s, now)
 
     def over(self, instances: Iterable[Instance], limit_s: float, now_s: float, now: float) -> list[Instance]:
         """Return those that have been down, never up, or drained and silent for so long that they are to be forgotten.
@@ -20,7 +27,7 @@ class Absences:
         Args:
             instances: all there are.
             limit_s: for how long.
-            now_s: the time of day in seconds since 1970. It is believed at the first look only, about the time before the start.
+            now_s: the time of day in seconds since 1970.
             now: monotonic seconds.
         """
         since: dict[str, tuple[tuple[int, float], float]] = {}
@@ -38,5 +45,4 @@ class Absences:
 
     def _age_s(self, instance: Instance, now_s: float, now: float) -> float:
         """Return for how long one has been gone that was not at the last look."""
-        age_s = max(0.0, now_s - instance.since_s)
-        return age_s if self._looked_at is None else min(age_s, now - self._looked_at)
+        return min(max(0.0, now_s - instance.since_s), now - self._looked_at)

@@ -387,7 +387,7 @@ class Registry:
         self.notifier.changed(names)
 
     async def _forget_old(self) -> None:
-        absences, limit_s = Absences(), self._settings.forget_after
+        absences, limit_s = Absences(self._catalog, self._clock(), time.monotonic()), self._settings.forget_after
         while True:
             await asyncio.sleep(min(FORGET_TICK_S, limit_s / 4))
             for instance in absences.over(self._catalog, limit_s, self._clock(), time.monotonic()):
