@@ -65,10 +65,11 @@ class Plan:
     def __str__(self) -> str:
         share = f"{self.share:.0%} " if self.share else ""
         lasts = f" for {self.seconds:g} s" if self.what in ("hang", "cut", "pause", "loss") else ""
-        return f"{share}{self.what}{lasts}" + (" (sabotaged)" if self.sabotage or self.words else "")
+        return " ".join((f"{share}{self.what}{lasts}", *self.words, *([f"({self.sabotage})"] if self.sabotage else [])))
 
 
 UNGUARDED = ("--guard-share", "0")
+UNFORGIVING = (*UNGUARDED, "--heartbeat-misses", "1")  # nothing but the lag meter keeps anybody
 PLANS = (
     Plan("hang for good", 0.2),
     Plan("hang", 0.6),
@@ -76,6 +77,7 @@ PLANS = (
     Plan("refuse", 0.6),
     Plan("cut"),
     Plan("pause", seconds=20.0),
+    Plan("pause", seconds=20.0, words=UNFORGIVING),
     Plan("pause", seconds=300.0),
     Plan("jump"),
     Plan("loss", 0.1, 60.0),
@@ -86,7 +88,7 @@ TEETH = (
     Plan("hang", 0.6, words=UNGUARDED),
     Plan("cut", words=UNGUARDED),
     Plan("loss", 0.3, 60.0, wrong=0.01, words=UNGUARDED),
-    Plan("pause", seconds=20.0, sabotage="registry-deaf-to-lag"),
+    Plan("pause", seconds=20.0, words=UNFORGIVING, sabotage="registry-deaf-to-lag"),
 )
 QUICK_TEETH = Plan("hang", 0.6, 9.0, 40, words=UNGUARDED)
 
@@ -243,7 +245,11 @@ async def _cut(scene: _Scene, report: Report) -> None:
 
 
 async def _pause(scene: _Scene, report: Report) -> None:
+    # So a third of the checks are under way, and their answers come while nobody reads them.
+    scene.well.fall_silent()
+    await asyncio.sleep(TIMEOUT_S / 2)
     os.kill(scene.running.process.pid, signal.SIGSTOP)
+    scene.well.answer_again()
     await asyncio.sleep(scene.plan.seconds / 2)
     scene.dying.stop()
     await asyncio.sleep(scene.plan.seconds / 2)
@@ -331,8 +337,8 @@ _COLUMNS = ("instances", "wrong withdrawals", "dead", "last out after, s", "boun
 
 def table(reports: Iterable[Report]) -> str:
     """Return the figures of all scenarios, one a line."""
-    lines = [f"{'scenario':<38}" + "".join(f"{column:>19}" for column in _COLUMNS) + "  promise"]
+    lines = [f"{'scenario':<64}" + "".join(f"{column:>19}" for column in _COLUMNS) + "  promise"]
     for report in reports:
         figures = "".join(f"{report.figures.get(column, '-'):>19}" for column in _COLUMNS)
-        lines.append(f"{report.suite.removeprefix('guard: '):<38}{figures}  {'kept' if report.good else 'BROKEN'}")
+        lines.append(f"{report.suite.removeprefix('guard: '):<64}{figures}  {'kept' if report.good else 'BROKEN'}")
     return "\n".join(lines)
