@@ -35,6 +35,7 @@ DEPENDENTS = 10
 LEAST = 4  # instances of a service that the guard looks at
 WATCHERS, CLOCK = 100_000, 200_000  # the number of the first dependent, and of what tells the registry's time
 GUARD_S = 60.0
+AWAKE_S = 0.5  # after a pause, until the others go on
 # design.md: two time-outs in a row withdraw; one more where several services fall silent at once.
 SILENT_S = INTERVAL_S + (MISSES + 1) * (TIMEOUT_S + RETRY_S)
 REFUSED_S = 2.0  # a hundred at once, beside everything else on this machine
@@ -245,15 +246,16 @@ async def _cut(scene: _Scene, report: Report) -> None:
 
 
 async def _pause(scene: _Scene, report: Report) -> None:
-    # So a third of the checks are under way, and their answers come while nobody reads them.
+    # A third of the checks are under way when it stops, and are answered only after it went on: as if the whole machine had stood still.
     scene.well.fall_silent()
     await asyncio.sleep(TIMEOUT_S / 2)
     os.kill(scene.running.process.pid, signal.SIGSTOP)
-    scene.well.answer_again()
     await asyncio.sleep(scene.plan.seconds / 2)
     scene.dying.stop()
     await asyncio.sleep(scene.plan.seconds / 2)
     os.kill(scene.running.process.pid, signal.SIGCONT)
+    await asyncio.sleep(AWAKE_S)
+    scene.well.answer_again()
     await _expect_dead(scene, report, scene.urls["dying"], SILENT_S)
     await asyncio.sleep(SILENT_S)
 
@@ -305,7 +307,7 @@ async def _expect_dead(scene: _Scene, report: Report, urls: Iterable[str], bound
     dead, started = set(urls), time.monotonic()
     scene.dead |= dead
     await _until(lambda: dead <= scene.down_at.keys(), bound_s)
-    out = [scene.down_at[url] - started for url in dead & scene.down_at.keys()]
+    out = [max(0.0, scene.down_at[url] - started) for url in dead & scene.down_at.keys()]
     report.figures |= {"dead": len(dead), "last out after, s": round(max(out, default=0.0), 1), "bound, s": round(bound_s, 1)}
     if len(out) < len(dead):
         report.fault(f"{len(dead) - len(out)} of {len(dead)} dead instances were not withdrawn within {bound_s:g} s")

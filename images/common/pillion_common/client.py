@@ -70,7 +70,8 @@ def services(argv: list[str]) -> int:
     if words.json:
         return _print_json(told)
     listed = [{"ServiceName": told["Name"], **one} for one in told["Instances"]] if words.at else told["Services"]
-    rows = [[one[key] for key in ("ServiceName", "State", "ServiceURL", "Since", "Reason", "InstanceID")] for one in listed]
+    told = [{**one, "Reason": one["Reason"] or one.get("Suspect")} for one in listed]
+    rows = [[one[key] for key in ("ServiceName", "State", "ServiceURL", "Since", "Reason", "InstanceID")] for one in told]
     _print_table(("SERVICE", "STATE", "URL", "SINCE", "REASON", "ID"), sorted(rows, key=lambda row: (str(row[0]).lower(), str(row[2]))))
     return EXIT_OK
 
