@@ -238,7 +238,7 @@ def test_a_service_that_was_withdrawn_when_the_guards_time_was_over() -> None:
 def test_a_service_that_is_held_down_for_flapping(case: Case) -> None:
     case.register()
     known = case.provide()
-    for _ in range(3):
+    for _ in range(4):
         case.provider.heartbeat = 503
         wait_for(case.running, case.provider.url, "down")
         case.provider.heartbeat = "ok"

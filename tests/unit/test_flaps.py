@@ -20,23 +20,20 @@ def flap(it: Flaps, times: int, now: float, pause_s: float = 1.0) -> float:
 
 def test_six_changes_within_a_minute_are_borne_and_the_seventh_is_not() -> None:
     it = Flaps()
-    it.rose("a", 0.0)
-    now = flap(it, 2, 1.0)
-    it.fell("a", now)  # the sixth
+    now = flap(it, 3, 1.0)
+    it.fell("a", now)  # the seventh
     assert it.hold("a", now + 1) == (FIRST_HOLD_S, True)
 
 
 def test_six_changes_within_more_than_a_minute_are_borne() -> None:
     it = Flaps()
-    it.rose("a", 0.0)
     flap(it, 20, 1.0, pause_s=13.0)
     assert it.holds == 0
 
 
 def test_a_hold_is_told_once_and_then_counts_down() -> None:
     it = Flaps()
-    it.rose("a", 0.0)
-    it.fell("a", flap(it, 2, 1.0))
+    it.fell("a", flap(it, 3, 1.0))
     assert it.hold("a", 10.0) == (5.0, True)
     assert it.hold("a", 12.0) == (3.0, False)
     assert (it.held(12.0), it.held(15.0), it.holds) == (1, 0, 1)
@@ -53,8 +50,7 @@ def held_again(it: Flaps, now: float) -> float:
 
 def test_who_falls_again_soon_is_held_twice_as_long_up_to_five_minutes() -> None:
     it = Flaps()
-    it.rose("a", 0.0)
-    it.fell("a", flap(it, 2, 1.0))
+    it.fell("a", flap(it, 3, 1.0))
     delay_s, now = it.hold("a", 10.0)[0], 10.0
     delays = [delay_s]
     for _ in range(8):
@@ -66,8 +62,7 @@ def test_who_falls_again_soon_is_held_twice_as_long_up_to_five_minutes() -> None
 
 def test_each_minute_that_it_stays_up_takes_a_doubling_back() -> None:
     it = Flaps()
-    it.rose("a", 0.0)
-    it.fell("a", flap(it, 2, 1.0))
+    it.fell("a", flap(it, 3, 1.0))
     it.hold("a", 10.0)
     assert held_again(it, 15.0) == 10.0
     assert held_again(it, 27.0) == 20.0
@@ -81,17 +76,22 @@ def test_each_minute_that_it_stays_up_takes_a_doubling_back() -> None:
 
 def test_it_forgets_who_is_well_or_away() -> None:
     it = Flaps()
-    it.rose("a", 0.0)
-    it.tidy(59.0)
+    flap(it, 1, 0.0)
+    it.tidy(60.0)
     assert it._pasts
-    it.tidy(61.0)
+    it.tidy(62.0)
     assert not it._pasts
-    it.rose("a", 0.0)
-    it.fell("a", flap(it, 2, 1.0))
+    it.fell("a", flap(it, 3, 1.0))
     it.hold("a", 10.0)
     it.tidy(310.0)
     assert it._pasts
     it.tidy(320.0)
+    assert not it._pasts
+
+
+def test_who_only_came_up_costs_no_memory() -> None:
+    it = Flaps()
+    it.rose("a", 0.0)
     assert not it._pasts
 
 

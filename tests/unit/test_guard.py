@@ -54,6 +54,13 @@ def test_who_answered_or_refused_is_not_kept() -> None:
     assert it.keeps("A0", 101.0) is None
 
 
+def test_an_instance_that_took_another_name_is_silent_under_that_one() -> None:
+    it = guard(A=4, B=4)
+    it.missed("A", "x", 100.0)
+    it.missed("B", "x", 101.0)
+    assert it._by_name == {"B": {"x"}}
+
+
 def test_when_the_time_is_over_it_goes_off_and_is_not_renewed_while_they_stay_silent() -> None:
     it = guard(A=10)
     silence(it, "A", 6, 100.0)

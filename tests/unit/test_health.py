@@ -207,7 +207,7 @@ def flap(lab: Lab, times: int) -> None:
 
 
 def test_who_flaps_is_held_down_with_a_reason_until_it_is_over(lab: Lab) -> None:
-    flap(lab, 3)
+    flap(lab, 4)
     one = lab.instance("A0")
     assert one.state is State.DOWN
     shown = view(one)
@@ -229,7 +229,7 @@ def test_who_flaps_is_held_down_with_a_reason_until_it_is_over(lab: Lab) -> None
 
 
 def test_who_flaps_and_registers_anew_is_held_down_all_the_same(lab: Lab) -> None:
-    flap(lab, 3)
+    flap(lab, 4)
     given = lab.instance("A0").record.registration
     lab.catalog.accept(lab.catalog.decide(given, "10.0.0.1", lab.time()), lab.time())
     known = lab.catalog.at_url(given.service_url)[0]

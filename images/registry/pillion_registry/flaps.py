@@ -34,14 +34,19 @@ class Flaps:
         self.holds = 0  # how many there were
 
     def rose(self, instance_id: str, now: float) -> None:
-        """Note that an instance came up."""
-        past = self._past(instance_id)
-        past.changes.append(now)
-        past.up_at, past.fell = now, False
+        """Note that an instance came up. The first time is no change that anybody minds."""
+        past = self._pasts.get(instance_id)
+        if past is not None:
+            past.changes.append(now)
+            past.up_at, past.fell = now, False
 
     def fell(self, instance_id: str, now: float) -> None:
         """Note that an instance went down."""
-        past = self._past(instance_id)
+        past = self._pasts.get(instance_id)
+        if past is None:
+            if len(self._pasts) >= MOST_KNOWN:
+                del self._pasts[next(iter(self._pasts))]
+            past = self._pasts[instance_id] = _Past()
         past.changes.append(now)
         self._recover(past, now)
         past.up_at, past.fell = None, True
@@ -78,14 +83,6 @@ class Flaps:
             latest = max(past.changes[-1] if past.changes else past.until, past.until)
             if now - latest > LONGEST_HOLD_S or (not past.level and now - latest > WITHIN_S):
                 del self._pasts[instance_id]
-
-    def _past(self, instance_id: str) -> _Past:
-        past = self._pasts.get(instance_id)
-        if past is None:
-            if len(self._pasts) >= MOST_KNOWN:
-                del self._pasts[next(iter(self._pasts))]
-            past = self._pasts[instance_id] = _Past()
-        return past
 
     def _recover(self, past: _Past, now: float) -> None:
         """Take back a doubling for each whole minute that it has been up."""

@@ -90,8 +90,9 @@ class Guard:
         """Note that an offered instance did not answer in time."""
         if not self._share:
             return Missed()
-        first = instance_id not in self._silent
+        first = self._silent.get(instance_id, ("", 0.0))[0] != name
         if first:
+            self.heard(instance_id)  # it may have had another name
             self._silent[instance_id] = name, now
             self._by_name.setdefault(name, set()).add(instance_id)
         rounds = tuple(group for group in (name, WHOLE) if self._begin_round(group, now)) if first else ()

@@ -24,6 +24,7 @@ from pillion_registry.warmup import Warmup
 WARMING = "nobody is withdrawn for silence before each was asked once since the registry started"
 
 TICK_S = 0.5
+TIDY_S = 10.0
 
 _log = EventLog("health")
 
@@ -57,6 +58,7 @@ class Health:
         self.patience = Patience(settings.heartbeat_misses, adapts=share > 0)
         self.flaps = Flaps()
         self._warmup = Warmup((), 0.0)
+        self._tidied_at = monotonic()
 
     def begin(self, spread_s: float) -> None:
         """Warm up: all there are now will be asked for the first time within spread_s."""
@@ -122,7 +124,9 @@ class Health:
         now = self._monotonic()
         for turn in self.guard.tick(now):
             self._turned(turn)
-        self.flaps.tidy(now)
+        if now - self._tidied_at >= TIDY_S:
+            self._tidied_at = now
+            self.flaps.tidy(now)
 
     # Inside.
 
