@@ -254,9 +254,10 @@ async def _pause(scene: _Scene, report: Report) -> None:
     scene.dying.stop()
     await asyncio.sleep(scene.plan.seconds / 2)
     os.kill(scene.running.process.pid, signal.SIGCONT)
+    went_on = time.monotonic()
     await asyncio.sleep(AWAKE_S)
     scene.well.answer_again()
-    await _expect_dead(scene, report, scene.urls["dying"], SILENT_S)
+    await _expect_dead(scene, report, scene.urls["dying"], SILENT_S, went_on)
     await asyncio.sleep(SILENT_S)
 
 
@@ -280,7 +281,7 @@ async def _lose(scene: _Scene, report: Report) -> None:
     assert scene.wire is not None
     scene.wire.lose(scene.plan.share, scene.ports())
     await asyncio.sleep(scene.plan.seconds / 2)
-    scene.dying.stop()
+    scene.dying.fall_silent()  # who is killed refuses, which is known sooner
     await _expect_dead(scene, report, scene.urls["dying"], LOSSY_S)
     await asyncio.sleep(scene.plan.seconds / 2)
     scene.wire.heal()
@@ -302,12 +303,12 @@ _SICKENING = ("hang", "hang for good", "refuse")
 # What is counted.
 
 
-async def _expect_dead(scene: _Scene, report: Report, urls: Iterable[str], bound_s: float) -> float:
-    """Wait until these are withdrawn; return after how many seconds the first was."""
-    dead, started = set(urls), time.monotonic()
+async def _expect_dead(scene: _Scene, report: Report, urls: Iterable[str], bound_s: float, since: float | None = None) -> float:
+    """Wait until these are withdrawn; return after how many seconds (from now, or since then) the first was."""
+    dead, started = set(urls), time.monotonic() if since is None else since
     scene.dead |= dead
     await _until(lambda: dead <= scene.down_at.keys(), bound_s)
-    out = [max(0.0, scene.down_at[url] - started) for url in dead & scene.down_at.keys()]
+    out = [scene.down_at[url] - started for url in dead & scene.down_at.keys()]
     report.figures |= {"dead": len(dead), "last out after, s": round(max(out, default=0.0), 1), "bound, s": round(bound_s, 1)}
     if len(out) < len(dead):
         report.fault(f"{len(dead) - len(out)} of {len(dead)} dead instances were not withdrawn within {bound_s:g} s")
