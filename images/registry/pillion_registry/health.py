@@ -99,7 +99,8 @@ class Health:
         for turn in missed.turns:
             self._turned(turn)
         for group in missed.rounds:
-            self._ask([one.record.instance_id for one in (self._catalog if group == WHOLE else self._catalog.named(group)) if one.offered])
+            others = self._catalog if group == WHOLE else self._catalog.named(group)
+            self._ask([one.record.instance_id for one in others if one.offered and one is not instance])
         if instance.misses + 1 < self.patience.limit(now) or self._keeps(instance, reason, now):
             return self._catalog.missed(instance, reason, None, self._clock())
         kept_s = self.guard.kept_s(instance_id, now)
