@@ -82,6 +82,7 @@ class Crowd:
     """
 
     def __init__(self, tables: bool = False) -> None:
+        self.host = "127.0.0.1"
         self.port = 0
         self.beats = 0
         self.patches = 0
@@ -103,12 +104,21 @@ class Crowd:
 
     def start(self, host: str = "127.0.0.1") -> None:
         """Listen on a free port."""
+        self.host = host
         # A plain epoll takes half of what uvloop's transports take for each patch; the loop only watches the epoll itself.
         self._listener = socket.create_server((host, 0), backlog=BACKLOG)
         self._listener.setblocking(False)
         self.port = self._listener.getsockname()[1]
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._drain)
+
+    def fall_silent(self) -> None:
+        """Answer nothing, as one that hangs: the kernel takes connections and bytes still."""
+        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+
+    def answer_again(self) -> None:
+        """Answer what came meanwhile, and what comes."""
         asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._drain)
 
     def stop(self) -> None:
@@ -124,11 +134,11 @@ class Crowd:
 
     def url(self, index: int) -> str:
         """Return the ServiceURL of an instance."""
-        return f"http://127.0.0.1:{self.port}/s/{index}"
+        return f"http://{self.host}:{self.port}/s/{index}"
 
     def registration(self, index: int, name: str, requires: Iterable[str] = (), update: str = "u", **more: Any) -> bytes:
         """Return what an instance would POST."""
-        base = f"http://127.0.0.1:{self.port}"
+        base = f"http://{self.host}:{self.port}"
         said: dict[str, Any] = {"ServiceName": name, "ServiceURL": self.url(index), "HeartbeatURL": f"{base}/h/{index}", "Protocol": 2}
         if requires:
             said |= {"RequiredServices": list(requires), "ServiceUpdateURL": f"{base}/{update}/{index}"}
@@ -144,6 +154,12 @@ class Crowd:
         """Return the instances that know a provider."""
         assert self._tables is not None
         return self._tables[url]
+
+    def clear_tables(self) -> None:
+        """Forget what each instance knows, and who told it to forget a provider."""
+        assert self._tables is not None
+        self._tables.clear()
+        self.removals.clear()
 
     def forget(self, expected: Expected) -> None:
         self._expected.remove(expected)

@@ -95,6 +95,12 @@ def registry_no_sync() -> None:
     journal.open_file = sabotaged
 
 
+def registry_deaf_to_lag() -> None:
+    """Take one's own absence for the silence of others."""
+    meter = importlib.import_module("pillion_registry.lag").LagMeter
+    meter.late_within = lambda self, seconds: False
+
+
 SABOTAGES: dict[str, Callable[[], None]] = {
     "": lambda: None,
     "early-ack": early_ack,
@@ -103,6 +109,7 @@ SABOTAGES: dict[str, Callable[[], None]] = {
     "no-sync": no_sync,
     "registry-early-ack": registry_early_ack,
     "registry-no-sync": registry_no_sync,
+    "registry-deaf-to-lag": registry_deaf_to_lag,
 }
 
 # What the programs import when they need it: their own files are then the only ones they open.

@@ -13,12 +13,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "process"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import failing
+import guarded
 import million
 import powercut
 import syscalls
 from loop_disk import cannot_mount
 from report import Report
 from tracer import can_trace
+from wire import cannot_wire
 
 Suite = Callable[[Path], Report]
 
@@ -51,6 +53,9 @@ def suites(name: str, quick: bool, lines: int) -> Iterator[Suite]:
         yield lambda folder: powercut.run(powercut.Plan("log", runs=cuts), folder)
         yield lambda folder: powercut.run(powercut.Plan("registry", runs=cuts), folder)
         yield lambda folder: powercut.run(powercut.Plan("cut off sidecar", runs=3 if quick else 20, env=SPOOL_SYNC), folder)
+    if name == "guard":
+        for plan in guarded.QUICK if quick else guarded.PLANS:
+            yield partial(guarded.run, plan)
 
 
 def teeth() -> Iterator[Suite]:
@@ -62,9 +67,11 @@ def teeth() -> Iterator[Suite]:
     yield lambda folder: failing.run(folder, "deaf-to-errors")
     yield lambda folder: powercut.run(powercut.Plan("log", runs=3, env=OS_SYNC), folder)
     yield lambda folder: powercut.run(powercut.Plan("registry", runs=3, sabotage="registry-no-sync"), folder)
+    for plan in guarded.TEETH:
+        yield partial(guarded.run, plan)
 
 
-NAMES = ("million", "syscalls", "failing", "powercut")
+NAMES = ("million", "syscalls", "failing", "powercut", "guard")
 
 
 def lacking(name: str) -> str:
@@ -73,7 +80,13 @@ def lacking(name: str) -> str:
         return f"{why} (Debian: apt-get install strace)"
     if name in ("powercut", "teeth", "all"):
         with tempfile.TemporaryDirectory(prefix="pillion-faults-") as scratch:
-            return cannot_mount(Path(scratch))
+            if why := cannot_mount(Path(scratch)):
+                return why
+    if name in ("guard", "teeth", "all"):
+        if why := cannot_wire():
+            return why
+        if not guarded.FAKETIME.exists():
+            return "libfaketime is not installed (Debian: apt-get install libfaketime)"
     return ""
 
 
@@ -88,13 +101,18 @@ def main() -> int:
         print(f"scripts/faults: {asked.name} cannot run here: {why}", file=sys.stderr)
         return 1
     good = True
+    guards: list[Report] = []
     for name in NAMES if asked.name == "all" else (asked.name,) if asked.name != "teeth" else ():
         for suite in suites(name, asked.quick, asked.lines):
-            good = _one(suite).good and good
+            report = _one(suite)
+            good = report.good and good
+            guards += [report] if name == "guard" else []
     for suite in teeth() if asked.name in ("teeth", "all") else ():
         if _one(suite).good:
             print("  fault: that was sabotaged, and nothing was noticed", flush=True)
             good = False
+    if guards:
+        print(guarded.table(guards), flush=True)
     return 0 if good else 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import failing
+import guarded
 import million
 import powercut
 import pytest
@@ -108,3 +109,19 @@ def test_a_power_cut_loses_what_is_left_to_the_system(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("disk")
 def test_a_power_cut_of_a_sabotaged_registry_is_noticed(tmp_path: Path) -> None:
     broken(powercut.run(powercut.Plan("registry", runs=1, seconds=1.0, sabotage="registry-no-sync"), tmp_path), "missing")
+
+
+def test_nobody_is_withdrawn_when_most_of_a_service_hang_for_a_moment(tmp_path: Path) -> None:
+    report = guarded.run(guarded.QUICK[0], tmp_path)
+    kept(report)
+    assert int(report.figures["guards"]) > 0, str(report)
+
+
+def test_who_refuses_is_withdrawn_at_once_however_many_they_are(tmp_path: Path) -> None:
+    report = guarded.run(guarded.QUICK[1], tmp_path)
+    kept(report)
+    assert int(report.figures["dead"]) > 10, str(report)
+
+
+def test_without_the_guard_those_who_hang_for_a_moment_are_withdrawn(tmp_path: Path) -> None:
+    broken(guarded.run(guarded.QUICK_TEETH, tmp_path), "wrong withdrawals")

@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 
 class Program:
-    """A running program: `addresses` it listens on, its log `lines`, its `process`."""
+    """A running program: `addresses` it listens on, its log `lines`, its `process`. `begin` is what its command line begins with."""
 
-    def __init__(self, words: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(self, words: tuple[str, ...], env: dict[str, str], begin: tuple[str, ...] = ()) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PILLION_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pillion_common", *words],
+            [*(begin or (sys.executable, "-m", "pillion_common")), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -197,6 +197,63 @@ def test_a_service_whose_registration_was_refused(case: Case) -> None:
     assert "Weight" in case.expect("registration_refused")["LastError"]
 
 
+def silent_peers(case: Case, count: int = 4) -> list[str]:
+    """Make all instances of a service hang at once; return their ids."""
+    peers = [case.provider] + [case.stack.enter_context(Classic()) for _ in range(count - 1)]
+    ids = [case.provide(peer) for peer in peers]
+    for peer in peers:
+        peer.heartbeat = "hang"
+    return ids
+
+
+def test_a_service_that_the_guard_keeps(case: Case) -> None:
+    case.register()
+    ids = silent_peers(case)
+    found = case.expect("kept_by_guard")
+    assert "kept by the guard: " in found["LastError"]
+    assert set(found["Instances"]) <= set(ids)
+    shown = requests.get(f"{case.running.url}/services/GradingService", timeout=5).json()["Services"]
+    assert {one["State"] for one in shown} == {"up"}
+    assert any(one["Suspect"] and one["SuspectUntil"] for one in shown)
+    metrics = requests.get(f"{case.running.url}/metrics", timeout=5).text
+    assert 'pillion_registry_guards{scope="service"} 1' in metrics
+    events = requests.get(f"{case.running.url}/events?name=GradingService", timeout=5).json()["Events"]
+    assert [(one["Service"], one["InstanceID"]) for one in events if one["Event"] == "guard on"] == [("GradingService", None)]
+
+
+def test_a_service_that_was_withdrawn_when_the_guards_time_was_over() -> None:
+    with registry("--guard-time", "1s") as running, ExitStack() as stack:
+        case = Case(running, stack)
+        case.register()
+        silent_peers(case)
+        assert "the guard kept it for " in case.expect("withdrawn_after_guard")["LastError"]
+
+        def turns() -> list[str]:
+            events = requests.get(f"{running.url}/events?name=GradingService", timeout=5).json()["Events"]
+            return [one["Event"] for one in events if one["Event"].startswith("guard")]
+
+        eventually(lambda: turns() == ["guard on", "guard off"])
+
+
+def test_a_service_that_is_held_down_for_flapping(case: Case) -> None:
+    case.register()
+    known = case.provide()
+    for _ in range(4):
+        case.provider.heartbeat = 503
+        wait_for(case.running, case.provider.url, "down")
+        case.provider.heartbeat = "ok"
+        eventually(lambda: case.why()[0]["Code"] in ("fine", "held_for_flapping"))
+    found = case.expect("held_for_flapping")
+    assert found["Instances"] == [known]
+    assert found["LastError"].startswith("held down for flapping: more than 6 changes within a minute")
+    shown = requests.get(f"{case.running.url}/services/GradingService", timeout=5).json()["Services"][0]
+    assert (shown["State"], shown["Reason"]) == ("down", found["LastError"])
+    events = requests.get(f"{case.running.url}/events?name=GradingService", timeout=5).json()["Events"]
+    assert [one["Event"] for one in events][-2:] == ["down", "held"]
+    assert "pillion_registry_held 1" in requests.get(f"{case.running.url}/metrics", timeout=5).text
+    wait_for(case.running, case.provider.url, "up", timeout_s=10)
+
+
 def test_too_few_of_what_is_needed(case: Case) -> None:
     case.register(Needs={"GradingService": 2})
     case.provide()

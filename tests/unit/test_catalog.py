@@ -66,7 +66,7 @@ def test_an_app_that_is_still_coming_up_is_not_down(catalog: Catalog) -> None:
     instance = register(catalog)[0].instance
     assert catalog.failed(instance, "refused", 9.0) is None
     assert (instance.state, instance.reason) == (State.STARTING, "refused")
-    assert catalog.expired(60.0, 61.0) == [instance]
+    assert instance.gone
 
 
 def test_silence_needs_as_many_misses_in_a_row_as_the_limit(catalog: Catalog) -> None:
@@ -229,14 +229,6 @@ def test_dependents_are_those_who_require_it(catalog: Catalog) -> None:
     assert portal == derive_id("Portal", B)
     register(catalog, name="Portal", url=B, required_services=("Db",))
     assert catalog.dependents_of("Log") == []
-
-
-def test_what_is_down_for_long_is_expired(catalog: Catalog) -> None:
-    gone, well = up(catalog), up(catalog, url=B)
-    catalog.failed(gone, "refused", 100.0)
-    assert catalog.expired(60.0, 159.9) == []
-    assert catalog.expired(60.0, 160.0) == [gone]
-    assert well.state is State.UP
 
 
 def test_the_revision_rises_with_every_change_and_only_then(catalog: Catalog) -> None:

@@ -70,7 +70,8 @@ def services(argv: list[str]) -> int:
     if words.json:
         return _print_json(told)
     listed = [{"ServiceName": told["Name"], **one} for one in told["Instances"]] if words.at else told["Services"]
-    rows = [[one[key] for key in ("ServiceName", "State", "ServiceURL", "Since", "Reason", "InstanceID")] for one in listed]
+    told = [{**one, "Reason": one["Reason"] or one.get("Suspect")} for one in listed]
+    rows = [[one[key] for key in ("ServiceName", "State", "ServiceURL", "Since", "Reason", "InstanceID")] for one in told]
     _print_table(("SERVICE", "STATE", "URL", "SINCE", "REASON", "ID"), sorted(rows, key=lambda row: (str(row[0]).lower(), str(row[2]))))
     return EXIT_OK
 
@@ -271,7 +272,7 @@ def _print_event(data: str, as_json: bool) -> None:
         print(data, flush=True)
         return
     one = json.loads(data)
-    where = f"{one['Service']} at {one['ServiceURL']}" if one["Service"] else "the registry"
+    where = " at ".join(part for part in (one["Service"], one["ServiceURL"]) if part) or "the registry"
     reason = f": {one['Reason']}" if one["Reason"] else ""
     by = f" (by {one['By']})" if one["By"] else ""
     print(_clean(f"{one['Time']}  {one['Event']:10}  {where}{reason}{by}"), flush=True)

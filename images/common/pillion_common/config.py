@@ -226,6 +226,17 @@ def parse_count(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def parse_share(text: str) -> float:
+    """Return a share from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise ValueError("is not a share; write a number from 0 to 1, such as 0.5")
+    return share
+
+
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Return a comma-separated list of networks such as 10.0.0.0/8."""
     import ipaddress

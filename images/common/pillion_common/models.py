@@ -142,7 +142,10 @@ class Drained(Model, frozen=True, omit_defaults=False):
 
 
 class InstanceView(Model, frozen=True, omit_defaults=False):
-    """One instance as GET /services shows it. Times are RFC 3339 UTC."""
+    """One instance as GET /services shows it. Times are RFC 3339 UTC.
+
+    `suspect` says why an instance that does not answer is offered still, `held_until` until when one that flaps is not.
+    """
 
     instance_id: str
     service_name: str
@@ -159,6 +162,9 @@ class InstanceView(Model, frozen=True, omit_defaults=False):
     tags: tuple[str, ...] | None = None
     metadata: dict[str, str] | None = None
     protocol: int = 1
+    suspect: str | None = None
+    suspect_until: str | None = None
+    held_until: str | None = None
 
 
 class InstanceList(Model, frozen=True, omit_defaults=False):

@@ -13,6 +13,7 @@ from pillion_common.http.interfaces import Limits
 from pillion_common.http.server import Server
 from pillion_common.http.tornado_bridge import TornadoBridge
 from pillion_common.trust import Token
+from pillion_registry import descriptors
 from pillion_registry.handlers import hot_routes, make_application
 from pillion_registry.registry import Registry
 from pillion_registry.settings import DESCRIPTION, PROGRAM, Settings
@@ -29,6 +30,7 @@ class RegistryProgram:
     def __init__(self, life: lifecycle.Life, settings: Settings, token: Token | None, store: Store) -> None:
         self._life = life
         self._settings = settings
+        self._open_files = descriptors.allow(descriptors.needed(settings.max_instances, OTHER_CONNECTIONS))
         self._registry = Registry(settings, store, token, life.tasks)
         self._readiness = lifecycle.Readiness()
         self._readiness.add("store", self._registry.store_fault)
@@ -43,6 +45,8 @@ class RegistryProgram:
         """Load first, listen then: whoever reaches the registry finds it whole."""
         if not self._settings.token_file:
             _log.warning("no_token", "PILLION_TOKEN_FILE is not set: everybody who reaches this registry may change it")
+        if (short := descriptors.shortage(self._open_files, self._settings.max_instances, OTHER_CONNECTIONS)) is not None:
+            _log.warning("few_descriptors", short)
         await self._registry.start()
         return [await self._server.listen(self._settings.listen)]
 

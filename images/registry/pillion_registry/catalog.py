@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pillion_common.errors import Conflict, NotFound, Unavailable
 from pillion_common.models import ProviderEntry, Registration, State
 from pillion_common.names import derive_id
+from pillion_registry.offers import Offers
 from pillion_registry.provider_set import EMPTY, ProviderSet
 
 MAX_SEEN = 100_000  # names remembered for telling "none left" from "never seen"
@@ -57,6 +58,10 @@ class Instance:
     misses: int = 0
     retained: bool = False  # was up before the registry restarted, not checked since
     hidden_until_s: float | None = None  # drained by an operator until then
+    suspect: str | None = None  # silent and kept all the same: why
+    suspect_until_s: float | None = None  # at the latest
+    outlasted_guard: bool = False  # down, after the guard's time was over
+    held_until_s: float | None = None  # answers, and is held down for flapping until then
 
     @property
     def name(self) -> str:
@@ -64,8 +69,20 @@ class Instance:
         return self.record.name
 
     @property
+    def offered(self) -> bool:
+        """Return whether dependents have it: it is up, or was before the registry restarted."""
+        return self.state is State.UP or self.retained
+
+    @property
+    def comes_up(self) -> bool:
+        """Return whether a check that passes makes it up."""
+        return self.state in (State.STARTING, State.DOWN)
+
+    @property
     def gone(self) -> bool:
         """Return whether nothing was heard of it lately but that it cannot serve."""
+        if self.retained:
+            return False
         return self.state in (State.DOWN, State.STARTING) or (self.state is State.DRAINING and self.misses > 0)
 
 
@@ -96,6 +113,7 @@ class Catalog:
         self.revision = 0
         self.touches = 0  # changes of what people are shown that concern no dependent, and so have no revision
         self.names_version = 0  # another one whenever `names` are others
+        self.offers = Offers()
         self._max_instances = max_instances
         self._generation = 0
         self._instances: dict[str, Instance] = {}
@@ -232,16 +250,36 @@ class Catalog:
     def passed(self, instance: Instance, now_s: float) -> Transition | None:
         """Note a check that passed."""
         instance.misses = 0
+        if instance.suspect is not None:
+            instance.suspect = instance.suspect_until_s = None
+            self.touches += 1
         if instance.state in (State.UP, State.DRAINING):
             return None
         return self._move(instance, State.UP, None, now_s)
 
-    def missed(self, instance: Instance, reason: str, limit: int, now_s: float) -> Transition | None:
-        """Note a check that says nothing sure (a time-out); `limit` of them in a row make the instance down."""
-        instance.misses += 1
-        if instance.misses < limit:
+    def missed(self, instance: Instance, reason: str, limit: int | None, now_s: float) -> Transition | None:
+        """Note a check that says nothing sure (a time-out); `limit` of them in a row make the instance down, None: it is kept."""
+        if limit is None or instance.misses + 1 < limit:
+            instance.misses += 1
             return None
-        return self.failed(instance, f"{reason} ({instance.misses} times in a row)", now_s)
+        return self.silent(instance, f"{reason} ({instance.misses + 1} times in a row)", now_s)
+
+    def silent(self, instance: Instance, reason: str, now_s: float) -> Transition | None:
+        """Note the last time-out: the instance is down."""
+        instance.misses += 1
+        return self.failed(instance, reason, now_s)
+
+    def suspect(self, instance: Instance, reason: str, until_s: float) -> None:
+        """Show why an instance that does not answer is kept, and until when at most."""
+        if instance.suspect != reason:
+            instance.suspect, instance.suspect_until_s = reason, until_s
+            self.touches += 1
+
+    def hold(self, instance: Instance, reason: str, until_s: float) -> None:
+        """Show that an instance that answers is held down, and until when."""
+        instance.misses = 0
+        instance.held_until_s = until_s
+        self._touch(instance, reason)
 
     def failed(self, instance: Instance, reason: str, now_s: float) -> Transition | None:
         """Note evidence that the instance cannot serve: refused, or it says so itself."""
@@ -271,10 +309,6 @@ class Catalog:
         """Let an instance come back, by a check; None if it is not drained."""
         return self._move(instance, State.STARTING, None, now_s) if instance.state is State.DRAINING else None
 
-    def expired(self, forget_after_s: float, now_s: float) -> list[Instance]:
-        """Return the instances that have been down, never up, or drained and silent for so long that they are to be forgotten."""
-        return [i for i in self._instances.values() if i.gone and now_s - i.since_s >= forget_after_s]
-
     # Inside.
 
     def _touch(self, instance: Instance, reason: str) -> None:
@@ -286,9 +320,11 @@ class Catalog:
         return (one for i in (decision.record.instance_id, *decision.replaced) if (one := self._instances.get(i)))
 
     def _move(self, instance: Instance, state: State, reason: str | None, now_s: float) -> Transition:
-        before = instance.state
+        before, was_offered = instance.state, instance.offered
         instance.state, instance.reason, instance.since_s, instance.retained = state, reason, now_s, False
-        instance.hidden_until_s = None
+        instance.hidden_until_s = instance.held_until_s = instance.suspect = instance.suspect_until_s = None
+        instance.outlasted_guard = False
+        self.offers.change(instance.name, instance.offered - was_offered)
         return self._changed(instance, before, state, reason)
 
     def _changed(self, instance: Instance, before: State | None, after: State | None, reason: str | None) -> Transition:
@@ -305,6 +341,7 @@ class Catalog:
     def _link(self, instance: Instance) -> None:
         record = instance.record
         self._instances[record.instance_id] = instance
+        self.offers.change(record.name, instance.offered)
         self._ids_by_url[record.url].add(record.instance_id)
         self.names_version += record.name not in self._ids_by_name
         self._ids_by_name[record.name][record.instance_id] = None
@@ -316,6 +353,7 @@ class Catalog:
     def _unlink(self, instance: Instance) -> None:
         record = instance.record
         del self._instances[record.instance_id]
+        self.offers.change(record.name, -instance.offered)
         _discard(self._ids_by_url, record.url, record.instance_id)
         _discard(self._ids_by_name, record.name, record.instance_id)
         self.names_version += record.name not in self._ids_by_name

@@ -25,10 +25,13 @@ RECENT = 2048
 REGISTERED, UP, DOWN, DRAINING, UNDRAINED = "registered", "up", "down", "draining", "undrained"
 HIDDEN, SHOWN = "hidden", "shown"  # withdrawn for some seconds by an operator; let back
 LEFT, REPLACED, FORGOTTEN = "left", "replaced", "forgotten"  # the instance is gone
+HELD = "held"  # answers, and is held down for flapping
+GUARD_ON, GUARD_OFF = "guard on", "guard off"  # of a service, or of all if it names none
 STARTED, STOPPED, LOST = "started", "stopped", "lost"  # the registry itself; events that the journal could not keep
 PRESENT = "present"  # in a snapshot
 RENEWED = "renewed"  # registered again, in the same words: nothing that the journal keeps
-KINDS = (REGISTERED, UP, DOWN, DRAINING, UNDRAINED, HIDDEN, SHOWN, LEFT, REPLACED, FORGOTTEN, STARTED, STOPPED, LOST)
+STATELESS = (HELD, GUARD_ON, GUARD_OFF)  # what says nothing of how a state became another
+KINDS = (REGISTERED, UP, DOWN, DRAINING, UNDRAINED, HIDDEN, SHOWN, LEFT, REPLACED, FORGOTTEN, STARTED, STOPPED, LOST, *STATELESS)
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -136,10 +139,11 @@ class Events:
         )
         self._keep(event, record)
 
-    def note(self, kind: str, reason: str, revision: int) -> None:
-        """Record something about the registry itself."""
+    def note(self, kind: str, reason: str, revision: int, service: str = "", about: Record | None = None) -> None:
+        """Record what is no transition: of the registry itself, of a service, or of an instance."""
         self.number += 1
-        self._keep(Event(self.number, self._now(), revision, kind, reason=reason), None)
+        instance_id, url = (about.instance_id, about.url) if about else ("", "")
+        self._keep(Event(self.number, self._now(), revision, kind, service, instance_id, url, reason=reason), None)
 
     def changes_since(self, revision: int) -> list[Change] | None:
         """Return the changes of instances after a revision; None if some of them are not in memory any more."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pillion_common.logs import EventLog
-from pillion_registry.events import Event
+from pillion_registry.events import STATELESS, Event
 
 _log = EventLog("history")
 
@@ -178,6 +178,8 @@ class HistoryFile:
 
 def _follow(there: dict[str, Event], events: Iterable[Event]) -> None:
     for event in events:
+        if event.kind in STATELESS:
+            continue
         if event.state is None:
             there.pop(event.instance_id, None)
         else:

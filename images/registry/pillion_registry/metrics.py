@@ -1,12 +1,14 @@
-"""The registry's own figures, as Prometheus reads them (text format 0.0.4). Pure."""
+"""The registry's own figures, as Prometheus reads them (text format 0.0.4)."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from pillion_common.models import State
+from pillion_registry.guard import WHOLE
 from pillion_registry.registry import Registry
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,6 +35,7 @@ def exposition(registry: Registry) -> bytes:
 def _metrics(registry: Registry) -> Iterator[Metric]:
     yield from _of_the_catalogue(registry)
     yield from _of_work(registry)
+    yield from _of_doubt(registry)
     yield from _of_readers(registry)
 
 
@@ -57,6 +60,22 @@ def _of_work(registry: Registry) -> Iterator[Metric]:
     yield Metric("pillion_registry_writes_failed_total", "counter", "Writes that failed.", {"": registry.writes_failed})
     yield Metric("pillion_registry_lag_seconds", "gauge", "How late the registry's own loop was at its last tick.", {"": lag.late_s})
     yield Metric("pillion_registry_lag_max_seconds", "gauge", "How late it was at most since its start.", {"": lag.latest_s})
+
+
+def _of_doubt(registry: Registry) -> Iterator[Metric]:
+    now = time.monotonic()
+    health = registry.health
+    suspect = sum(instance.suspect is not None for instance in registry.catalog)
+    yield Metric("pillion_registry_suspects", "gauge", "Instances that do not answer and are offered all the same.", {"": suspect})
+    on = health.guard.on
+    services = float(sum(name != WHOLE for name in on))
+    scopes = {'{scope="service"}': services, '{scope="all"}': len(on) - services}
+    yield Metric("pillion_registry_guards", "gauge", "Guards that are on: of single services, and of all together.", scopes)
+    yield Metric("pillion_registry_guards_total", "counter", "How often a guard went on.", {"": health.guard.turned_on})
+    limit = health.patience.limit(now)
+    yield Metric("pillion_registry_misses_needed", "gauge", "Time-outs in a row that make an instance down now.", {"": limit})
+    yield Metric("pillion_registry_held", "gauge", "Instances held down for flapping.", {"": health.flaps.held(now)})
+    yield Metric("pillion_registry_holds_total", "counter", "How often one was held down for flapping.", {"": health.flaps.holds})
 
 
 def _of_readers(registry: Registry) -> Iterator[Metric]:

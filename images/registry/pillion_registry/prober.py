@@ -12,7 +12,7 @@ import enum
 import heapq
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -127,6 +127,14 @@ class Prober:
         target = self._targets.get(instance_id)
         if target is not None and not target.asking:
             self._ask(target, time.monotonic())
+
+    def hasten(self, instance_ids: Iterable[str]) -> None:
+        """Check these as soon as there is time for it, those that are being asked excepted."""
+        now = time.monotonic()
+        for instance_id in instance_ids:
+            target = self._targets.get(instance_id)
+            if target is not None and not target.asking and target.due > now:
+                self._schedule(target, now)
 
     async def run(self) -> None:
         """Start each check when it is due, for ever."""

@@ -30,11 +30,13 @@ from pillion_common.networks import TargetRule
 from pillion_common.tasks import Supervisor
 from pillion_common.trust import Token
 from pillion_registry import events
+from pillion_registry.absences import Absences
 from pillion_registry.catalog import Catalog, Instance, Record, Transition
 from pillion_registry.channels import Channels
 from pillion_registry.dependent import Dependent
 from pillion_registry.doubts import Doubts
 from pillion_registry.events import Event, Events
+from pillion_registry.health import Health
 from pillion_registry.history import History
 from pillion_registry.lag import LagMeter
 from pillion_registry.lanes import Lanes
@@ -85,6 +87,7 @@ class Registry:
         self.prober = Prober(
             self._channels, self.lag, self._checked, interval_s=settings.heartbeat_interval, timeout_s=settings.heartbeat_timeout
         )
+        self.health = Health(self._catalog, settings, self.events, self.prober.hasten, clock)
         self._timeline = Timeline(self._catalog, self._channels.open, settings.log_to, token, clock)
         self._lanes = Lanes()
         self._coming = 0  # new instances that are being stored
@@ -101,15 +104,10 @@ class Registry:
         """
         stored = await self._store.load()
         self.epoch = stored.epoch
-        self.notifier = Notifier(
-            self._catalog,
-            self._channels,
-            self._keep_acknowledged,
-            epoch=stored.epoch,
-            timeout_s=self._settings.heartbeat_timeout,
-            token=self._token,
-        )
+        timeout_s, keep = self._settings.heartbeat_timeout, self._keep_acknowledged
+        self.notifier = Notifier(self._catalog, self._channels, keep, epoch=stored.epoch, timeout_s=timeout_s, token=self._token)
         self._catalog.restore(((one.record, one.state, one.since_s, one.reason) for one in stored.instances), stored.revision)
+        self.health.begin(RESTART_SPREAD_S)
         for index, one in enumerate(stored.instances):
             self.prober.watch(one.record, RESTART_SPREAD_S * index / len(stored.instances))
             self.notifier.watch(one.record, known=one.known or {})
@@ -123,6 +121,7 @@ class Registry:
             _log.info("restored", f"{len(stored.instances)} instances come back from the store", instances=len(stored.instances))
         self._tasks.keep("lag meter", self.lag.run())
         self._tasks.keep("prober", self.prober.run())
+        self._tasks.keep("guard", self.health.run())
         self._tasks.keep("forgetting", self._forget_old())
 
     async def stop(self) -> None:
@@ -222,7 +221,7 @@ class Registry:
         """
         instance = self._find(instance_id)
         if report.state is State.DOWN:
-            self._move(self._catalog.failed(instance, tidy(report.reason or "") or "it reports itself down", self._clock()))
+            self._move(self.health.failed(instance, tidy(report.reason or "") or "it reports itself down"))
         elif report.state is State.UP:
             self.prober.check_soon(instance_id)
         else:
@@ -335,6 +334,7 @@ class Registry:
         for instance_id in instance_ids:
             self._channels.drop(instance_id)
             self.prober.forget(instance_id)
+            self.health.forget(instance_id)
             self.notifier.forget(instance_id)
 
     def _checked(self, record: Record, finding: Finding) -> bool:
@@ -345,13 +345,13 @@ class Registry:
         if finding.verdict is Verdict.PASSED:
             if instance.misses or instance.state is not State.UP:
                 self.notifier.kick(record.instance_id)
-            self._move(self._catalog.passed(instance, self._clock()))
+            self._move(self.health.passed(instance))
         elif finding.verdict is Verdict.FAILED:
-            self._move(self._catalog.failed(instance, finding.reason, self._clock()))
+            self._move(self.health.failed(instance, finding.reason))
         else:
-            self._move(self._catalog.missed(instance, finding.reason, self._settings.heartbeat_misses, self._clock()))
+            self._move(self.health.missed(instance, finding.reason))
             self._timeline.missed(instance, finding.reason)
-            return instance.state is State.UP or instance.retained
+            return instance.offered
         return False
 
     def _move(self, transition: Transition | None, kind: str | None = None, by: str | None = None) -> None:
@@ -386,15 +386,14 @@ class Registry:
         self.notifier.changed(names)
 
     async def _forget_old(self) -> None:
+        absences, limit_s = Absences(self._catalog, self._clock(), time.monotonic()), self._settings.forget_after
         while True:
-            await asyncio.sleep(min(FORGET_TICK_S, self._settings.forget_after / 4))
-            for instance in self._catalog.expired(self._settings.forget_after, self._clock()):
+            await asyncio.sleep(min(FORGET_TICK_S, limit_s / 4))
+            for instance in absences.over(self._catalog, limit_s, self._clock(), time.monotonic()):
                 async with self._lanes.hold(instance.record.instance_id, instance.record.url):
                     same = self._catalog.get(instance.record.instance_id, instance.record.generation)
                     if same is not None and same.gone:
                         try:
-                            await self._drop(
-                                [same], f"forgotten after {self._settings.forget_after:g} s without being up", events.FORGOTTEN
-                            )
+                            await self._drop([same], f"forgotten after {limit_s:g} s without being up", events.FORGOTTEN)
                         except PillionError:
                             break  # logged; the next round tries again

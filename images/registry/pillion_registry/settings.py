@@ -13,6 +13,7 @@ from pillion_common.config import (
     parse_count,
     parse_level,
     parse_networks,
+    parse_share,
     parse_size,
     parse_text,
     parse_time,
@@ -49,6 +50,12 @@ class Settings:
     heartbeat_misses: int = option(
         "2", parse_count(1, 10), "time-outs in a row that make an instance down; a refused connection does at once"
     )
+    guard_share: float = option(
+        "0.5",
+        parse_share,
+        "share of a service's instances (4 or more) that time out at once, from which on they are kept: it is likelier the network; 0: off",
+    )
+    guard_time: float = option("60s", parse_time, "most time for which the guard keeps an instance that does not answer")
     forget_after: float = option("1h", parse_time, "time after which an instance that stays down is forgotten")
     drain_timeout: float = option("5s", parse_time, "most time a drain waits for its dependents, if the request does not say")
     journal_size: int = option("64M", parse_size, "most bytes of events kept beside the store, about; the oldest go first")

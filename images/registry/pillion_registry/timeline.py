@@ -40,8 +40,9 @@ LINGER_S = 0.1  # lets the events of one moment go together
 BACKOFF_BASE_S = 0.2
 BACKOFF_CAP_S = 10.0
 
-_WARNINGS = ("down", "suspect", "lost")
-_SAID = {"left": "has left", "replaced": "was replaced", "shown": "is shown again", "undrained": "is offered again"}
+_WARNINGS = ("down", "suspect", "lost", "held", "guard on")
+_SAID = {"held": "is held down", "guard on": "is guarded", "guard off": "is guarded no more"}
+_SAID |= {"left": "has left", "replaced": "was replaced", "shown": "is shown again", "undrained": "is offered again"}
 
 _Numbered = tuple[int, Event]
 
@@ -205,7 +206,8 @@ class Timeline:
         self._failing = bool(fault)
 
     def _entry(self, seq: int, event: Event) -> dict[str, Any]:
-        about = f"{event.service} at {event.url} {_SAID.get(event.kind, f'is {event.kind}')}: {event.reason or ''}".removesuffix(": ")
+        at = f" at {event.url}" if event.url else ""
+        about = f"{event.service}{at} {_SAID.get(event.kind, f'is {event.kind}')}: {event.reason or ''}".removesuffix(": ")
         entry = {
             "Time": rfc3339(event.time_s),
             "Service": SERVICE,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from pillion_common.clock import rfc3339
 from pillion_common.models import InstanceView, State
 from pillion_registry.catalog import Instance, Record
@@ -11,7 +13,11 @@ from pillion_registry.wire import EventView
 
 def view(instance: Instance) -> InstanceView:
     """Return how an instance is shown."""
-    return _show(instance.record, instance.state, instance.since_s, instance.reason)
+    shown = _show(instance.record, instance.state, instance.since_s, instance.reason)
+    if instance.suspect is None and instance.held_until_s is None:
+        return shown
+    suspect_until, held_until = (rfc3339(time_s) if time_s else None for time_s in (instance.suspect_until_s, instance.held_until_s))
+    return msgspec.structs.replace(shown, suspect=instance.suspect, suspect_until=suspect_until, held_until=held_until)
 
 
 def present(instance: Instance, revision: int) -> Event:

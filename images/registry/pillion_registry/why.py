@@ -55,6 +55,11 @@ class _Case:
     evidence: Evidence
     up: list[Instance] = field(default_factory=list)
 
+    @property
+    def suspects(self) -> list[Instance]:
+        """Return the providers that do not answer and are offered all the same."""
+        return [instance for instance in self.providers if instance.suspect is not None]
+
 
 def explain(consumer: str, service: str, catalog: Catalog, evidence: Evidence) -> WhyView:
     """Return the findings.
@@ -85,6 +90,8 @@ def _about_service(case: _Case) -> Iterator[Finding]:
         yield _not_registered(case)
     elif not case.up:
         yield from _none_up(case)
+    if case.suspects:
+        yield _kept_by_guard(case)
 
 
 def _not_registered(case: _Case) -> Finding:
@@ -120,7 +127,7 @@ def _none_up(case: _Case) -> Iterator[Finding]:
     groups: dict[str, list[Instance]] = {}
     for instance in case.providers:
         groups.setdefault(_trouble(instance), []).append(instance)
-    order = ("unchecked", "starting", "check_failing", "draining", "hidden")
+    order = ("unchecked", "starting", "check_failing", "withdrawn_after_guard", "held_for_flapping", "draining", "hidden")
     for code in sorted(groups, key=lambda code: (-len(groups[code]), order.index(code))):
         yield _NONE_UP[code](case.service, groups[code])
 
@@ -128,9 +135,11 @@ def _none_up(case: _Case) -> Iterator[Finding]:
 def _trouble(instance: Instance) -> str:
     if instance.state is State.DRAINING:
         return "hidden" if instance.hidden_until_s is not None else "draining"
+    if instance.held_until_s is not None:
+        return "held_for_flapping"
     if instance.state is State.STARTING:
         return "unchecked" if instance.retained else "starting"
-    return "check_failing"
+    return "withdrawn_after_guard" if instance.outlasted_guard else "check_failing"
 
 
 def _unchecked(name: str, some: list[Instance]) -> Finding:
@@ -148,6 +157,28 @@ def _check_failing(name: str, some: list[Instance]) -> Finding:
     return _of_instances("check_failing", text, f"Look at what the last error names, and at {name}'s own log.", some)
 
 
+def _withdrawn_after_guard(name: str, some: list[Instance]) -> Finding:
+    text = f"{_many(some)} of {name} fell silent with many others; the guard kept them for its time, and then they were withdrawn."
+    return _of_instances("withdrawn_after_guard", text, f"Look at the network between the registry and {name}: nobody refused.", some)
+
+
+def _held_for_flapping(name: str, some: list[Instance]) -> Finding:
+    until = rfc3339(max(one.held_until_s or 0.0 for one in some))
+    text = f"{_many(some)} of {name} answer, and are held down until {until}, for they came and went too often."
+    return _of_instances("held_for_flapping", text, f"Look why {name} comes and goes: GET /events?name={name}.", some)
+
+
+def _kept_by_guard(case: _Case) -> Finding:
+    some = case.suspects
+    until = rfc3339(max(one.suspect_until_s or 0.0 for one in some))
+    text = (
+        f"{_many(some)} of {case.service} do not answer the registry, and are offered all the same until {until}: calls to them may fail."
+    )
+    do = "Look at the network between the registry and them; after that time those still silent are withdrawn."
+    ids = tuple(one.record.instance_id for one in some[:MAX_SHOWN])
+    return Finding("kept_by_guard", text, do, last_error=some[0].suspect, instances=ids)
+
+
 def _draining(name: str, some: list[Instance]) -> Finding:
     text = f"{_many(some)} of {name} drain since {_since(some)}: somebody withdrew them, or they are about to end."
     return _of_instances("draining", text, "Start another one, or let it back: POST /services/{id}/undrain.", some)
@@ -162,6 +193,8 @@ _NONE_UP: dict[str, Callable[[str, list[Instance]], Finding]] = {
     "unchecked": _unchecked,
     "starting": _starting,
     "check_failing": _check_failing,
+    "withdrawn_after_guard": _withdrawn_after_guard,
+    "held_for_flapping": _held_for_flapping,
     "draining": _draining,
     "hidden": _hidden,
 }

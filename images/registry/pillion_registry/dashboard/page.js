@@ -43,7 +43,7 @@ function drawInstance(one) {
   about.append("since ", clock(one.Since));
   const rest = [one.Version && `version ${one.Version}`, one.Zone && `zone ${one.Zone}`, ...(one.Tags || [])].filter(Boolean);
   if (rest.length) about.append(`, ${rest.join(", ")}`);
-  row.append(about, element("span", "reason", one.Reason || ""));
+  row.append(about, element("span", "reason", one.Suspect || one.Reason || ""));
   return row;
 }
 
@@ -169,7 +169,7 @@ stream("events?limit=50", {
     newest = told.ID;
     const row = element("li", Date.now() - Date.parse(told.Time) < FRESH_MS ? "new" : "");
     const kind = element("span", /^[a-z]+$/.test(told.Event) ? `kind ${told.Event}` : "kind", told.Event);
-    const said = [told.Service && `${told.Service} at ${told.ServiceURL}`, told.Reason !== told.Event && told.Reason];
+    const said = [told.Service && (told.ServiceURL ? `${told.Service} at ${told.ServiceURL}` : told.Service), told.Reason !== told.Event && told.Reason];
     const what = element("span", "what", said.filter(Boolean).join(": "));
     if (told.By) what.append(` (by ${told.By})`);
     row.append(clock(told.Time), kind, what);
