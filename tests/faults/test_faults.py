@@ -6,8 +6,10 @@ from pathlib import Path
 
 import failing
 import million
+import nats_lab
 import powercut
 import pytest
+import replicas
 import syscalls
 from loop_disk import cannot_mount
 from report import Report
@@ -26,6 +28,12 @@ def traced() -> None:
 def disk(tmp_path: Path) -> None:
     if why := cannot_mount(tmp_path):
         pytest.skip(why)
+
+
+@pytest.fixture
+def cluster() -> None:
+    if not nats_lab.PROGRAM:
+        pytest.skip("nats-server is not installed")
 
 
 def kept(report: Report) -> None:
@@ -108,3 +116,15 @@ def test_a_power_cut_loses_what_is_left_to_the_system(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("disk")
 def test_a_power_cut_of_a_sabotaged_registry_is_noticed(tmp_path: Path) -> None:
     broken(powercut.run(powercut.Plan("registry", runs=1, seconds=1.0, sabotage="registry-no-sync"), tmp_path), "missing")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_log_services_that_share_a_log_lose_nothing_with_the_server_that_leads(tmp_path: Path) -> None:
+    report = replicas.run(replicas.QUICK, tmp_path)
+    kept(report)
+    assert (report.figures["acknowledged by the log services"], report.figures["kept in the log"]) == (10_000, 10_000)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_log_service_that_acknowledges_before_nats_does_is_noticed(tmp_path: Path) -> None:
+    broken(replicas.run(replicas.EARLY_ACK, tmp_path), replicas.LOST)
