@@ -24,8 +24,8 @@ from report import Report
 BATCH = 50
 UNTIL_S = 60.0
 AWAY_S = 2.0
+STREAM = "pillion_logs"
 LOST = "acknowledged and lost"
-LEAD = 2.0  # senders may be so many shares of the lines ahead of the next fault
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,28 @@ class Cluster:
             for server in self.servers:
                 for account in server.monitor("/jsz?accounts=1&streams=1").get("account_details", []):  # type: ignore[attr-defined]
                     for stream in account.get("stream_detail", []):
-                        if (name := stream.get("cluster", {}).get("leader")) and stream["name"] == "pillion_logs":
+                        if (name := stream.get("cluster", {}).get("leader")) and stream["name"] == STREAM:
                             return next(one for one in self.servers if one.name == name)
             time.sleep(0.1)
         raise Died("the log's stream has no leader")
+
+    def states(self) -> list[tuple[int, int, int, int]]:
+        """Return what each server has of the stream: messages, bytes, first and last number."""
+        found = []
+        for server in self.servers:
+            details = server.monitor("/jsz?accounts=1&streams=1").get("account_details", [])
+            streams = [stream for account in details for stream in account["stream_detail"]]  # type: ignore[attr-defined]
+            state = next(stream["state"] for stream in streams if stream["name"] == STREAM)
+            found.append((state["messages"], state["bytes"], state["first_seq"], state["last_seq"]))
+        return found
+
+    def agree(self) -> None:
+        """Return when all servers have the same."""
+        deadline = time.monotonic() + UNTIL_S
+        while len(set(states := self.states())) > 1:
+            if time.monotonic() > deadline:
+                raise Died(f"the servers do not have the same: {states}")
+            time.sleep(0.1)
 
     def victims(self, fault: str) -> list[NatsServer]:
         """Return the servers that a fault kills."""
@@ -101,6 +119,7 @@ def run(plan: Plan, scratch: Path) -> Report:
                 _until_ready(service)
             sending = _Sending(plan, cluster, services, report)
             sending.run()
+            cluster.agree()
             totals, faults = settle(sending.accounts, of_service(services[1].client))
             tell(report, sending.accounts, totals, faults, "the log services", LOST)
             if totals.dropped:  # nobody here may drop anything, gap entry or not
@@ -129,6 +148,7 @@ class _Sending:
         self._lock = threading.Lock()
         self._broken_at = 0.0
         self._resumed_s: float | None = None
+        self._share = self._quota / (len(plan.faults) + 2)
         self._allowed = 0.0
         self._failed = ""
 
@@ -136,21 +156,19 @@ class _Sending:
         """Send all lines, with a fault at each share of them."""
         began = time.monotonic()
         threads = [threading.Thread(target=self._send, args=(account,), name=account.service, daemon=True) for account in self.accounts]
-        share = self._quota / (len(self._plan.faults) + 1)
-        self._allowed = LEAD * share
+        share = self._share
         for thread in threads:
             thread.start()
-        away_s = 0.0
         for number, fault in enumerate(self._plan.faults, 1):
+            self._allowed = share * (number + 1)
             self._wait(lambda: min(account.acknowledged for account in self.accounts) >= share * number - BATCH)  # noqa: B023
-            away_s += self._break(fault, number)
-            self._allowed += share
+            self._break(fault, number)
         self._allowed = self._quota
         self._wait(lambda: not any(thread.is_alive() for thread in threads))
-        self._report.figures["lines a second"] = round(self._plan.lines / (time.monotonic() - began - away_s))
+        self._report.figures["lines a second, faults included"] = round(self._plan.lines / (time.monotonic() - began))
 
-    def _break(self, fault: str, number: int) -> float:
-        """Break something, mend it when lines are acknowledged again, and note how long that took; returns that time."""
+    def _break(self, fault: str, number: int) -> None:
+        """Break something, mend it when lines are acknowledged again, and note how long that took."""
         log = fault == "log"
         victims: list[Any] = [self._services[0]] if log else self._cluster.victims(fault)
         with self._lock:
@@ -160,7 +178,7 @@ class _Sending:
         if fault == "all":
             time.sleep(AWAY_S)
             self._start(victims)
-        self._allowed += self._quota / (len(self._plan.faults) + 1) / 2
+        self._allowed += self._share / 2  # so that lines are sent while something is broken
         self._wait(lambda: self._resumed_s is not None)
         resumed_s = self._resumed_s or 0.0
         time.sleep(AWAY_S)
@@ -172,7 +190,6 @@ class _Sending:
         self._report.figures[f"{fault} killed ({number}): acknowledged again after"] = f"{resumed_s:.2f} s"
         if resumed_s > self._plan.resume_s:
             self._report.fault(f"after {fault} was killed nothing was acknowledged for {resumed_s:.1f} s")
-        return time.monotonic() - self._broken_at
 
     def _start(self, victims: list[Any]) -> None:
         for victim in victims:
