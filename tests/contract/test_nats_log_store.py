@@ -19,7 +19,7 @@ from nats_lab import DROPS_CONNECTIONS, NatsServer, nats_servers, store_uri
 from pillion_common.errors import StorageFull, Unavailable
 from pillion_common.nats_link import parse_place
 from pillion_log.entries import Run, from_line
-from pillion_log.store import nats_store, nats_writer
+from pillion_log.store import nats_follower, nats_store, nats_writer
 from pillion_log.store.base import CHECK, Appended, Block
 from pillion_log.store.files import FileOptions
 from pillion_log.store.nats_store import NatsStore
@@ -223,6 +223,17 @@ async def test_an_append_that_is_too_large_for_a_message_is_kept_in_several(uri:
         assert len(await read(store)) == 2501
         async with stream(uri) as (client, name):
             assert (await client.jetstream().stream_info(name)).state.messages >= 3
+
+
+async def test_large_messages_are_followed_a_few_at_a_time(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats_follower, "BATCH_BYTES", 2 << 20)
+    async with opened(uri) as store:
+        for number in range(9):
+            await append(store, *[entry(secrets.token_hex(1000), "s", 300 * number + line) for line in range(300)])
+        began = asyncio.get_running_loop().time()
+        async with opened(uri) as late:
+            assert asyncio.get_running_loop().time() - began < LONG_S / 4
+            assert await seqs(late) == list(range(2700))
 
 
 async def test_the_subject_names_the_service_if_all_entries_are_of_one(uri: str) -> None:

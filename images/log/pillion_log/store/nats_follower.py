@@ -21,6 +21,7 @@ from pillion_common.nats_link import ASK_S, NatsLink
 from pillion_log.store.nats_stream import API, LogStream, Message, StreamGone, refusal
 
 BATCH = 32
+BATCH_BYTES = 16 << 20  # more than any message has
 BEAT_S = 0.5
 SILENT_S = 1.6  # without a message or a beat
 EXPIRES_S = 30
@@ -46,24 +47,30 @@ class Follower:
         self._stream = stream.name
         self._take = take
         self._seen = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Have `run` end. Cancelling it is not enough: a cancellation is lost where nats-py's wait ends at the same moment."""
+        self._stopped = True
 
     async def run(self, after: int) -> None:
-        """Follow from the message after this one on, until cancelled.
+        """Follow from the message after this one on, until it is stopped.
 
         Raises:
             StreamGone: it is not there any more.
         """
         self._seen = after
-        while True:
+        while not self._stopped:
             try:
                 await self._follow()
             except Unavailable as exc:
-                if self._link.stands:
+                if self._link.stands and not self._stopped:
                     _log.warn_seldom("following_failed", f"following the log's stream failed: {exc.message}; trying again")
             except (nats.errors.Error, OSError) as exc:
-                _log.warn_seldom("following_failed", f"following the log's stream failed: {exc}; trying again")
+                if not self._stopped:
+                    _log.warn_seldom("following_failed", f"following the log's stream failed: {exc}; trying again")
             with suppress(Unavailable):
-                while await self.advance():
+                while not self._stopped and await self.advance():
                     pass
             await asyncio.sleep(RETRY_S)
 
@@ -124,9 +131,11 @@ class Follower:
 
     async def _pull(self, subscription: Subscription, inbox: str, consumer: str) -> None:
         """Take messages until something is not as it should be."""
-        asked = json.dumps({"batch": BATCH, "expires": EXPIRES_S * _NANO, "idle_heartbeat": int(BEAT_S * _NANO)}).encode()
+        asked = json.dumps(
+            {"batch": BATCH, "max_bytes": BATCH_BYTES, "expires": EXPIRES_S * _NANO, "idle_heartbeat": int(BEAT_S * _NANO)}
+        ).encode()
         delivered = left = 0
-        while True:
+        while not self._stopped:
             if not left:
                 await self._link.client.publish(f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{consumer}", asked, reply=inbox)
                 left = BATCH
@@ -142,7 +151,7 @@ class Follower:
                 if stream_seq > self._seen:
                     self._seen = stream_seq
                     self._take(Message(stream_seq, message.headers or {}, message.data))
-            elif status == "408":  # what was asked for has expired
+            elif status in ("408", "409"):  # what was asked for has expired, or is as large as it may be; or there is no consumer to answer
                 left = 0
             elif status != "100":
                 return

@@ -62,6 +62,7 @@ class NatsStore:
         self._placed = False  # whether some message has told its position
         self._bytes = 0  # of all that waits or is being written
         self._taking = False
+        self._closing = False  # looked at by all loops: a cancellation may be lost in nats-py
         self._gone = asyncio.Event()
 
     async def load(self) -> None:
@@ -126,10 +127,12 @@ class NatsStore:
     async def close(self) -> None:
         """Write what waits, then let go."""
         taking, self._taking = self._taking, False
+        self._closing = True
         if taking:
             self._writer.stop()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._writing, CLOSE_S)
+        self._follower.stop()
         await self._tasks.stop()
         self._writer.refuse(STOPPING)
         await asyncio.wait({asyncio.create_task(self._link.close(), name="nats-close")}, timeout=CLOSE_S)
@@ -154,13 +157,14 @@ class NatsStore:
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return what the work returns, as soon as NATS lets it."""
-        while True:
+        while not self._closing:
             try:
                 return await work()
             except Unavailable as exc:
                 self._opening = exc.message
                 _log.warn_seldom("not_open", f"{exc.message}; trying again")
             await asyncio.sleep(RETRY_S)
+        raise asyncio.CancelledError
 
     async def _restore(self) -> int:
         """Begin with the last checkpoint, or before the first message; returns the number of the last message."""
@@ -183,7 +187,7 @@ class NatsStore:
     async def _watch(self) -> None:
         """Take note of what retention removes."""
         known = 0
-        while True:
+        while not self._closing:
             with suppress(Unavailable):  # who writes or reads is told
                 state = await self._stream.state()
                 if state.last < known:
