@@ -117,6 +117,13 @@ def test_it_ends_where_only_a_new_start_helps(server: NatsServer) -> None:
         eventually(lambda: is_ready(log), WAIT_S)
 
 
+def test_servers_without_so_much_room_are_told(server: NatsServer) -> None:
+    with program("log", "--store", store_uri([server]), "--log-max-bytes", "1000G", "--log-max-age", "1000000d") as log:
+        eventually(lambda: "ask for less by --log-max-bytes" in get(log, "/readyz").text, WAIT_S, lambda: get(log, "/readyz").text)
+    with program(*log_on(server, more=("--log-max-age", "1000000d"))) as log:
+        eventually(lambda: is_ready(log), WAIT_S, lambda: get(log, "/readyz").text)
+
+
 def test_nats_asks_for_its_token_and_one_that_does_not_fit_is_told(tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
     good.write_text(TOKEN)

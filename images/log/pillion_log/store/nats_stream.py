@@ -16,7 +16,7 @@ import nats.errors
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
-from pillion_common.errors import Unavailable
+from pillion_common.errors import StorageFull, Unavailable
 from pillion_common.logs import EventLog
 from pillion_common.nats_link import ASK_S, RETRY_AFTER_S, NatsLink, translate
 from pillion_log.store.nats_wire import Packet
@@ -26,6 +26,7 @@ MESSAGE_ID, EXPECTED = "Nats-Msg-Id", "Nats-Expected-Last-Sequence"
 NOT_LAST = {10071, 10164}  # JetStream's numbers for: the expected last sequence is not the last one
 NO_MESSAGE = 10037
 DUPLICATES_S = 120.0
+MAX_AGE_S = 250 * 365 * 86400.0  # about what the servers can count in nanoseconds
 AT_ONCE = 32  # messages that are asked for together
 HEADER_BYTES = 8 * 1024  # more than all headers of a message take
 
@@ -75,7 +76,7 @@ class LogStream:
             retention=RetentionPolicy.LIMITS,
             discard=DiscardPolicy.OLD,
             max_bytes=max_bytes,
-            max_age=max_age_s,
+            max_age=min(max_age_s, MAX_AGE_S),
             storage=StorageType.FILE,
             num_replicas=link.place.replicas,
             duplicate_window=min(DUPLICATES_S, max_age_s),
@@ -110,7 +111,10 @@ class LogStream:
                 info = await manager.update_stream(self._config)
                 _log.info("stream_changed", f"brought the bounds of the stream {self.name} up to date")
         except (nats.errors.Error, OSError) as exc:
-            raise refusal(exc) from exc
+            failure = refusal(exc)
+            if isinstance(failure, StorageFull):
+                failure.message += ", or ask for less by --log-max-bytes"
+            raise failure from exc
         return State(info.state.first_seq, info.state.last_seq, info.state.bytes)
 
     async def state(self) -> State:
