@@ -35,8 +35,17 @@ class Ha(Stack):
         """Run `docker compose` on it; a failure shows what it said."""
         command = ["docker", "compose", "--project-name", self.project, "--file", str(FILE), *words]
         done = subprocess.run(command, env=os.environ | self._env, capture_output=True, text=True, timeout=COMPOSE_S, check=False)
-        assert done.returncode == 0, f"docker compose {' '.join(words)}: {done.stderr[-2000:]}"
+        assert done.returncode == 0, f"docker compose {' '.join(words)}: {done.stderr[-500:]}\n{self.all_last_words()}"
         return done.stdout
+
+    def all_last_words(self) -> str:
+        """Return what the servers and log services said last, and how their health checks ended."""
+        said = []
+        for one in self.containers():
+            if one.labels["com.docker.compose.service"].startswith(("nats-", "log-")):
+                checks = [check["Output"] for check in one.attrs["State"].get("Health", {}).get("Log", [])]
+                said.append(f"{one.name}: {one.status} {checks}\n{one.logs(tail=20).decode(errors='replace')}")
+        return "\n".join(said)
 
     def leader(self) -> str:
         """Return the NATS server that leads the log's stream."""
