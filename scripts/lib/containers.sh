@@ -26,8 +26,14 @@ compose() {
   $compose_command -f "$compose_file" "$@"
 }
 
-# base_images - the public images, or their stand-ins, that the compose file builds on.
-base_images() { compose config | sed -n 's/^ *[A-Z]*_BASE: //p' | sort -u; }
+# base_images FILE... - the public images, or their stand-ins, that compose files build on.
+base_images() {
+  local file
+  for file in "$@"; do
+    # shellcheck disable=SC2086 # two words
+    $compose_command -f "$file" config | sed -n 's/^ *[A-Z]*_BASE: //p'
+  done | sort -u
+}
 
 # example_images - the public images, or their stand-ins, that compose/examples are made of.
 example_images() {
@@ -38,10 +44,10 @@ example_images() {
   done
 }
 
-# ensure_base_images - each is here, or can be pulled, or stand-ins are made of Debian packages.
+# ensure_base_images [FILE...] - each is here, or can be pulled, or stand-ins are made of Debian packages.
 ensure_base_images() {
   # shellcheck disable=SC2046 # a word each
-  ensure_images '' $(base_images)
+  ensure_images '' $(base_images "${@:-$compose_file}")
 }
 
 # ensure_example_images - the same for compose/examples.

@@ -35,3 +35,19 @@ debian_mirror() {
   [ -n "$mirror" ] || { echo "apt knows no archive for $(debian_release). Look at /etc/apt/sources.list*." >&2; return 1; }
   echo "$mirror"
 }
+
+# debian_unpack RELEASE FOLDER PACKAGE... - unpacks packages of another release into FOLDER/root, without installing them: this
+# machine's own package list stays as it is. apt checks their signatures as always.
+debian_unpack() {
+  local release=$1 folder=$2 mirror package
+  shift 2
+  mirror=$(debian_mirror)
+  mkdir -p "$folder/lists/partial" "$folder/root"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $release main" >"$folder/sources.list"
+  local apt=(apt-get -qq -o Dir::Etc::SourceList="$folder/sources.list" -o Dir::Etc::SourceParts=/dev/null
+    -o Dir::State::Lists="$folder/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
+    -o APT::Sandbox::User=root -o Acquire::Languages=none)
+  "${apt[@]}" update
+  (cd "$folder" && "${apt[@]}" download "$@")
+  for package in "$folder"/*.deb; do dpkg-deb -x "$package" "$folder/root"; done
+}

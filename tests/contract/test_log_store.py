@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import secrets
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from nats_lab import NatsServer, nats_servers, store_uri
 
 from pillion_common.errors import ConfigError, PillionError, StorageFull, Unavailable
 from pillion_log.entries import Run, from_line
@@ -42,11 +44,20 @@ def lines_of(block: Block) -> list[bytes]:
     return [line for line in block.read().splitlines(keepends=True) if not line.startswith(CHECK)]
 
 
-@pytest.fixture(params=["memory:", "files:"])
+@pytest.fixture(scope="module")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with nats_servers(tmp_path_factory.mktemp("nats")) as [server]:
+        yield server
+
+
+@pytest.fixture(params=["memory:", "files:", "nats:"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     uri = f"files:{tmp_path}" if request.param == "files:" else request.param
-    opened = open_store(uri, files.FileOptions(max_age_s=KEPT_S))
+    if request.param == "nats:":
+        uri = store_uri([request.getfixturevalue("nats_server")], prefix=f"p{secrets.token_hex(4)}")
+    opened = open_store(uri, files.FileOptions(max_age_s=KEPT_S, max_bytes=64 << 20))
     await opened.load()
+    await until(lambda: opened.fault() is None)
     yield opened
     await opened.close()
 
@@ -336,9 +347,9 @@ async def test_folder_that_cannot_be_opened_is_refused_with_what_to_do(tmp_path:
     await store.close()
 
 
-@pytest.mark.parametrize("uri", ["", "files:", "memory:x", "sqlite:x", "nats://a"])
+@pytest.mark.parametrize("uri", ["", "files:", "memory:x", "sqlite:x", "nats:x"])
 def test_unknown_store_is_a_fault_of_the_configuration(uri: str) -> None:
-    with pytest.raises(ConfigError, match="use files:DIR or memory:"):
+    with pytest.raises(ConfigError, match=r"use (files:DIR, nats://HOST:PORT,HOST:PORT,HOST:PORT or memory:|nats://HOST)"):
         open_store(uri, files.FileOptions())
 
 

@@ -8,8 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from processes import Client, Died
+
 from pillion_log.store import open_store
 from pillion_log.store.files import FileOptions
+
+Read = Callable[[Callable[[bytes], None]], None]
 
 UNSENT, UNKNOWN, ACKNOWLEDGED, SEEN = 0, 1, 2, 4
 
@@ -66,8 +70,11 @@ class Account:
         return self._state.count(state)
 
 
-def settle(accounts: list[Account], folder: Path) -> tuple[Totals, list[str]]:
-    """Compare the accounts with a store that nobody has open.
+def settle(accounts: list[Account], read: Read) -> tuple[Totals, list[str]]:
+    """Compare the accounts with a log.
+
+    Args:
+        read: calls what it is given with each line of the log, oldest first.
 
     Returns:
         The totals, and what does not fit.
@@ -94,7 +101,7 @@ def settle(accounts: list[Account], folder: Path) -> tuple[Totals, list[str]]:
                 faults.append(f"{entry['Service']}: Seq {entry['Seq']} comes after {source.highest}")
             source.highest = max(source.highest, entry["Seq"])
 
-    asyncio.run(_read(folder, see))
+    read(see)
     told = dict.fromkeys(by_service, 0)
     for name, source in sources.items():
         if source.lines + source.told != source.highest:
@@ -117,6 +124,32 @@ def _total(accounts: list[Account], told: dict[str, int], gap_entries: int, faul
             faults.append(f"{account.service}: {gone} lines dropped (and {unsure} of unknown fate), {told[account.service]} told of")
     doubled, strange = sum(account.doubled for account in accounts), sum(account.strange for account in accounts)
     return Totals(kept, missing, doubled, strange, dropped, sum(told.values()), gap_entries, unknown)
+
+
+def of_files(folder: Path) -> Read:
+    """Return what reads a store that nobody has open."""
+    return lambda see: asyncio.run(_read(folder, see))
+
+
+def of_service(client: Client) -> Read:
+    """Return what reads a log by queries."""
+
+    def read(see: Callable[[bytes], None]) -> None:
+        cursor = ""
+        while True:
+            query = f"&cursor={cursor}" if cursor else "&from=oldest"
+            status, body = client.ask("GET", f"/logs?page=1&limit=10000{query}")
+            *lines, last = body.splitlines()
+            told = json.loads(last)
+            if status != 200 or ("Error" in told and told["Error"] != "not_done"):
+                raise Died(f"the log cannot be read: {status} {last.decode()}")
+            for line in lines:
+                see(line)
+            if told["Done"] and not lines:
+                return
+            cursor = told["Cursor"]
+
+    return read
 
 
 async def _read(folder: Path, see: Callable[[bytes], None]) -> None:

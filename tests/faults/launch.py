@@ -17,7 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from functools import partial
+from functools import partial, partialmethod
 from typing import Any
 
 EARLY_S = 0.02
@@ -25,27 +25,30 @@ EARLY_S = 0.02
 
 def early_ack() -> None:
     """Acknowledge entries before they are written."""
-    files = importlib.import_module("pillion_log.store.files")
     base = importlib.import_module("pillion_log.store.base")
-    append = files.FileStore.append
 
-    def sabotaged(store: Any, runs: Any, done: Any) -> None:
+    def early(append: Any, store: Any, runs: Any, done: Any) -> None:
         done(base.Appended(sum(run.length for run in runs), 0))
         append(store, runs, lambda outcome: None)
 
-    files.FileStore.append = sabotaged
+    _append_by(early)
 
 
 def no_dedupe() -> None:
     """Forget where entries come from, so that a repeat is not recognised."""
-    files = importlib.import_module("pillion_log.store.files")
     entries = importlib.import_module("pillion_log.entries")
-    append = files.FileStore.append
 
-    def sabotaged(store: Any, runs: Any, done: Any) -> None:
+    def forgetful(append: Any, store: Any, runs: Any, done: Any) -> None:
         append(store, [entries.Run(run.lines, run.length) for run in runs], done)
 
-    files.FileStore.append = sabotaged
+    _append_by(forgetful)
+
+
+def _append_by(sabotaged: Callable[..., None]) -> None:
+    """Have the log's stores append by another function, which is given the true one."""
+    for module, name in (("files", "FileStore"), ("nats_store", "NatsStore")):
+        store = getattr(importlib.import_module(f"pillion_log.store.{module}"), name)
+        store.append = partialmethod(partial(sabotaged, store.append))
 
 
 def deaf_to_errors() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from account import ACKNOWLEDGED, UNKNOWN, Account, Totals, settle
+from account import ACKNOWLEDGED, UNKNOWN, Account, Totals, of_files, settle
 from fleet import Fleet, Member
 from processes import Client, Died
 from report import Report
@@ -54,8 +54,8 @@ def run(plan: Plan, scratch: Path) -> Report:
         run = _Run(plan, fleet, report)
         run.run()
         report.faults += fleet.stop()
-        totals, faults = settle(run.accounts, fleet.store)
-        _tell(report, run.accounts, totals, faults)
+        totals, faults = settle(run.accounts, of_files(fleet.store))
+        tell(report, run.accounts, totals, faults)
     except Died as exc:
         report.fault(str(exc))
     finally:
@@ -64,14 +64,22 @@ def run(plan: Plan, scratch: Path) -> Report:
     return report
 
 
-def _tell(report: Report, accounts: list[Account], totals: Totals, faults: list[str]) -> None:
-    report.count("acknowledged by sidecars", sum(account.acknowledged for account in accounts))
+def tell(
+    report: Report,
+    accounts: list[Account],
+    totals: Totals,
+    faults: list[str],
+    by: str = "sidecars",
+    dropped: str = "dropped from full spools",
+) -> None:
+    """Put the totals into a report; what is missing, there twice or was never sent is a fault."""
+    report.count(f"acknowledged by {by}", sum(account.acknowledged for account in accounts))
     names = {
         "kept": "kept in the log",
         "missing": "missing, and not told of",
         "doubled": "doubled",
         "strange": "never sent",
-        "dropped": "dropped from full spools",
+        "dropped": dropped,
         "told": "told of by gap entries",
         "gap_entries": "gap entries",
         "unknown": "of unknown fate, not there",

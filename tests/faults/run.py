@@ -15,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import failing
 import guarded
 import million
+import nats_lab
 import powercut
+import replicas
 import syscalls
 from loop_disk import cannot_mount
 from report import Report
@@ -49,6 +51,9 @@ def suites(name: str, quick: bool, lines: int) -> Iterator[Suite]:
         yield lambda folder: syscalls.run(syscalls.Plan("cut off sidecar", points=5 if quick else 40, every=2 * rare), folder)
     if name == "failing":
         yield lambda folder: failing.run(folder)
+    if name == "nats":
+        for plan in (replicas.QUICK,) if quick else (replicas.ONE_KILL, replicas.Plan()):
+            yield partial(replicas.run, plan)
     if name == "powercut":
         yield lambda folder: powercut.run(powercut.Plan("log", runs=cuts), folder)
         yield lambda folder: powercut.run(powercut.Plan("registry", runs=cuts), folder)
@@ -65,19 +70,22 @@ def teeth() -> Iterator[Suite]:
     yield lambda folder: syscalls.run(syscalls.Plan("log", points=0, every=6, sabotage="no-dedupe"), folder)
     yield lambda folder: syscalls.run(syscalls.Plan("registry", points=0, every=3, sabotage="registry-early-ack"), folder)
     yield lambda folder: failing.run(folder, "deaf-to-errors")
+    yield lambda folder: replicas.run(replicas.EARLY_ACK, folder)
     yield lambda folder: powercut.run(powercut.Plan("log", runs=3, env=OS_SYNC), folder)
     yield lambda folder: powercut.run(powercut.Plan("registry", runs=3, sabotage="registry-no-sync"), folder)
     for plan in guarded.TEETH:
         yield partial(guarded.run, plan)
 
 
-NAMES = ("million", "syscalls", "failing", "powercut", "guard")
+NAMES = ("million", "syscalls", "failing", "powercut", "guard", "nats")
 
 
 def lacking(name: str) -> str:
     """Return why a suite cannot run here; empty if it can."""
     if name in ("syscalls", "failing", "teeth", "all") and (why := can_trace()):
         return f"{why} (Debian: apt-get install strace)"
+    if name in ("nats", "teeth", "all") and not nats_lab.PROGRAM:
+        return "nats-server is not installed (Debian: apt-get install nats-server)"
     if name in ("powercut", "teeth", "all"):
         with tempfile.TemporaryDirectory(prefix="pillion-faults-") as scratch:
             if why := cannot_mount(Path(scratch)):

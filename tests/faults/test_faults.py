@@ -7,8 +7,10 @@ from pathlib import Path
 import failing
 import guarded
 import million
+import nats_lab
 import powercut
 import pytest
+import replicas
 import syscalls
 from loop_disk import cannot_mount
 from report import Report
@@ -27,6 +29,12 @@ def traced() -> None:
 def disk(tmp_path: Path) -> None:
     if why := cannot_mount(tmp_path):
         pytest.skip(why)
+
+
+@pytest.fixture
+def cluster() -> None:
+    if not nats_lab.PROGRAM:
+        pytest.skip("nats-server is not installed")
 
 
 def kept(report: Report) -> None:
@@ -125,3 +133,15 @@ def test_who_refuses_is_withdrawn_at_once_however_many_they_are(tmp_path: Path) 
 
 def test_without_the_guard_those_who_hang_for_a_moment_are_withdrawn(tmp_path: Path) -> None:
     broken(guarded.run(guarded.QUICK_TEETH, tmp_path), "wrong withdrawals")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_log_services_that_share_a_log_lose_nothing_with_the_server_that_leads(tmp_path: Path) -> None:
+    report = replicas.run(replicas.QUICK, tmp_path)
+    kept(report)
+    assert (report.figures["acknowledged by the log services"], report.figures["kept in the log"]) == (10_000, 10_000)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_log_service_that_acknowledges_before_nats_does_is_noticed(tmp_path: Path) -> None:
+    broken(replicas.run(replicas.EARLY_ACK, tmp_path), replicas.LOST)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -19,26 +23,31 @@ from programs import eventually
 START_S = 30.0
 # nats-py drops the connections of attempts that fail without closing them. For modules that use it: `pytestmark = DROPS_CONNECTIONS`.
 DROPS_CONNECTIONS = pytest.mark.filterwarnings("ignore:unclosed (transport|<socket):ResourceWarning")
-PROGRAM = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin") or ""
+PROGRAM = os.environ.get("NATS_SERVER") or shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin") or ""
 
 
 class NatsServer:
     """One server; its ports stay the same over a restart."""
 
-    def __init__(self, folder: Path, name: str, ports: tuple[int, int, int], routes: tuple[int, ...]) -> None:
+    def __init__(
+        self, folder: Path, name: str, ports: tuple[int, int, int], routes: tuple[int, ...], settings: Mapping[str, object] | None = None
+    ) -> None:
         self.name = name
         self.port, self._cluster_port, self._monitor_port = ports
         self.folder = folder
         self._file = folder / "nats.conf"
         folder.mkdir(parents=True, exist_ok=True)
         cluster = {"name": "lab", "listen": f"127.0.0.1:{self._cluster_port}", "routes": [f"nats://127.0.0.1:{port}" for port in routes]}
-        given = {
+        given: dict[str, Any] = {
             "server_name": name,
             "listen": f"127.0.0.1:{self.port}",
             "http": f"127.0.0.1:{self._monitor_port}",
             "jetstream": {"store_dir": str(folder / "data"), "max_memory_store": 64 << 20, "max_file_store": 2 << 30},
             **({"cluster": cluster} if routes else {}),
+            **(settings or {}),
         }
+        if syncs_always():
+            given["jetstream"] = {**given["jetstream"], "sync_interval": "always"}
         self._file.write_text(json.dumps(given), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -81,6 +90,18 @@ class NatsServer:
             return False
 
 
+@cache
+def version() -> tuple[int, ...]:
+    """Return the version of the server that is installed."""
+    told = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True, timeout=START_S).stdout
+    return tuple(int(number) for number in re.findall(r"[0-9]+", told)[:3])
+
+
+def syncs_always() -> bool:
+    """Return whether it can put each message on the disk before it says that it has it; without, a kill loses nothing, a power cut may."""
+    return version() >= (2, 10)
+
+
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
@@ -91,13 +112,17 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def nats_servers(folder: Path, count: int = 1) -> Iterator[list[NatsServer]]:
-    """Run one server, or a cluster of three or five."""
+def nats_servers(folder: Path, count: int = 1, settings: Mapping[str, object] | None = None) -> Iterator[list[NatsServer]]:
+    """Run one server, or a cluster of three or five.
+
+    Args:
+        settings: more for each server's configuration.
+    """
     assert PROGRAM, "nats-server is not installed; .ci/packages installs it on Debian"
     ports = free_ports(3 * count)
     triples = [(ports[3 * one], ports[3 * one + 1], ports[3 * one + 2]) for one in range(count)]
     routes = tuple(triple[1] for triple in triples) if count > 1 else ()
-    servers = [NatsServer(folder / f"nats-{one}", f"nats-{one}", triple, routes) for one, triple in enumerate(triples)]
+    servers = [NatsServer(folder / f"nats-{one}", f"nats-{one}", triple, routes, settings) for one, triple in enumerate(triples)]
     try:
         for server in servers:
             server.start()

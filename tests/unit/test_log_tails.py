@@ -50,7 +50,7 @@ class Reader:
         for block in self.text.partition(b"\r\n\r\n")[2].split(b"\n\n"):
             fields = dict(line.split(b": ", 1) for line in block.splitlines() if not line.startswith(b":"))
             if b"data" in fields:
-                found.append((fields.get(b"event", b"entry").decode(), int(fields[b"id"]), json.loads(fields[b"data"])))
+                found.append((fields.get(b"event", b"entry").decode(), int(fields.get(b"id", b"0")), json.loads(fields[b"data"])))
         return found
 
     def messages(self) -> list[str]:
@@ -364,3 +364,18 @@ async def test_ring_keeps_the_newest_piece_whatever_its_size() -> None:
     assert piece is not None
     assert (piece.turn, piece.number) == (1, 1)
     assert not ring.holds(Place(0, 0))
+
+
+async def test_a_reader_is_told_why_nothing_can_come_and_when_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab()
+    monkeypatch.setattr(streams, "FAULT_S", 0.005)
+    faults: list[str | None] = [None]
+    monkeypatch.setattr(lab.store, "fault", lambda: faults[0])
+    async with lab.tail() as reader:
+        for fault, said in (("NATS has not been reached for 3 s", b'{"Fault":"NATS has'), (None, b'{"Fault":null}')):
+            faults[0] = fault
+            await reader.until(lambda: said in reader.text)  # noqa: B023
+        faults[0] = "again"
+        lab.add("one")
+        await reader.until(lambda: reader.messages() == ["one"])
+    assert 2 <= reader.text.count(b"event: store\n") <= 3

@@ -183,6 +183,8 @@ def _follow(url: str, words: argparse.Namespace, show: Show) -> None:
                     seen = number or seen
                     if kind == "gap":
                         _tell(_gap(data))
+                    elif kind == "store":
+                        _tell(_store(data))
                     elif data:
                         show(data)
                         sys.stdout.flush()
@@ -217,6 +219,11 @@ def _gap(data: str) -> str:
     missed = told.get("Missed")
     what = "an unknown number of entries" if missed is None else f"{missed} entries"
     return f"{what} were not sent; to see them: GET /logs?cursor={shown(str(told.get('Cursor')))}"
+
+
+def _store(data: str) -> str:
+    fault = json.loads(data).get("Fault")
+    return "the log takes entries again" if fault is None else f"nothing new can come: {shown(str(fault))}"
 
 
 def _open(url: str, target: str, headers: dict[str, str], timeout_s: float) -> tuple[HTTPConnection, HTTPResponse]:

@@ -20,7 +20,7 @@ from pillion_log.metrics import Counts, Tailed
 from pillion_log.reader import Reader
 from pillion_log.settings import DESCRIPTION, PROGRAM, Settings
 from pillion_log.store import open_store
-from pillion_log.store.base import Store
+from pillion_log.store.base import Remote, Store
 from pillion_log.store.files import FileOptions
 from pillion_log.syslog.service import SyslogService
 from pillion_log.tail.streams import TailStreams
@@ -56,6 +56,8 @@ class LogProgram:
         if not self._settings.token_file:
             _log.warning("no_token", "PILLION_TOKEN_FILE is not set: everybody who reaches this log service may write to it")
         await self._store.load()
+        if isinstance(self._store, Remote):
+            self._life.tasks.keep("store-lost", _end_with(self._store))
         addresses = [await self._server.listen(self._settings.listen)]
         if self._settings.log_syslog is not None:
             if self._settings.token_file and not self._settings.classic_networks:
@@ -71,6 +73,11 @@ class LogProgram:
         await self._syslog.close()
         await self._life.tasks.stop()
         await self._store.close()
+
+
+async def _end_with(store: Remote) -> None:
+    """Return when a store is lost for good: the program ends, and its restart policy brings it back."""
+    _log.error("store_lost", f"{await store.lost()}; ending, for nothing but a new start helps")
 
 
 def _file_options(settings: Settings) -> FileOptions:
@@ -91,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = config.load(Settings, PROGRAM, sys.argv[1:] if argv is None else argv, os.environ, DESCRIPTION)
         token = Token.load(settings.token_file)
-        store = open_store(settings.store, _file_options(settings))
+        store = open_store(settings.store, _file_options(settings), settings.store_token_file)
     except ConfigError as exc:
         return lifecycle.refuse(PROGRAM, exc)
     logs.set_up(PROGRAM, settings.log_level)

@@ -65,7 +65,13 @@ class Settings:
         "HOST:PORT to take syslog in on, over TCP and UDP, such as 0.0.0.0:5514; empty: none. Syslog shows no token: with one set, "
         "only the classic networks may send",
     )
-    store: str = option("files:log-data", parse_text, "where entries are kept: files:DIR or memory:", required=True)
+    store: str = option(
+        "files:log-data",
+        parse_text,
+        "where entries are kept: files:DIR, nats://HOST:PORT,HOST:PORT,HOST:PORT (JetStream; several log services may share it) or memory:",
+        required=True,
+    )
+    store_token_file: str = option("", parse_text, "file with the token that the NATS servers ask for; empty where they ask for none")
     token_file: str = option("", parse_text, "file with the shared token; without it everybody may write; reading is open to all")
     classic_networks: tuple[Network, ...] = option(
         "",
@@ -76,7 +82,9 @@ class Settings:
     log_rotate: int = option("64M", parse_rotate, "size at which a file of the log ends and a new one begins")
     log_rotate_age: float = option("1d", parse_time, "age at which a file of the log ends and a new one begins")
     log_max_bytes: int = option(
-        "10G", parse_retained, "how much of the disk the log may take, at most 80 % of the file system; the oldest files are removed"
+        "10G",
+        parse_retained,
+        "how much of the disk the log may take, at most 80 % of the file system, or of each NATS server's; the oldest entries are removed",
     )
     log_max_age: float = option("30d", parse_time, "how long an entry is kept; files with nothing but older ones are removed")
     log_compress: bool = option("yes", parse_switch, "pack files that do not grow any more (zstd)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -144,6 +144,14 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what was appended and close. Safe to call twice."""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A store that others keep: it may be lost for good while this program runs."""
+
+    async def lost(self) -> str:
+        """Return why nothing but a new start of the program helps, as soon as that is so."""
 
 
 class MemoryBlock(msgspec.Struct, frozen=True, gc=False):

@@ -15,7 +15,7 @@ from pillion_log.store.base import ServiceCount, Summary
 from pillion_log.store.summaries import merge
 
 _Counts = tuple[int, int, int, str, str]
-_Summary = tuple[str, str, str, str, dict[str, _Counts]]
+FlatSummary = tuple[str, str, str, str, dict[str, _Counts]]
 _CRC_BYTES = 4
 
 
@@ -41,7 +41,7 @@ class Index(NamedTuple):
         return merge(block.summary for block in self.blocks)
 
 
-_Stored = tuple[int, int, list[tuple[int, int, int, _Summary | None]]]
+_Stored = tuple[int, int, list[tuple[int, int, int, FlatSummary | None]]]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Stored).decode
@@ -49,7 +49,7 @@ _decode = msgspec.msgpack.Decoder(_Stored).decode
 
 def write_index(index: Index) -> bytes:
     """Return an index as it is stored."""
-    body = _encode((index.start, index.end, [(end, at, length, _flat(summary)) for end, at, length, summary in index.blocks]))
+    body = _encode((index.start, index.end, [(end, at, length, flat(summary)) for end, at, length, summary in index.blocks]))
     return crc32(body).to_bytes(_CRC_BYTES, "little") + body
 
 
@@ -62,17 +62,19 @@ def read_index(data: bytes) -> Index | None:
         start, end, blocks = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return Index(start, end, [Entry(stop, at, length, _deep(summary)) for stop, at, length, summary in blocks])
+    return Index(start, end, [Entry(stop, at, length, deep(summary)) for stop, at, length, summary in blocks])
 
 
-def _flat(summary: Summary | None) -> _Summary | None:
+def flat(summary: Summary | None) -> FlatSummary | None:
+    """Return a summary as it is stored."""
     if summary is None:
         return None
     services = {name: (one.lines, one.bytes, one.gaps, one.first, one.last) for name, one in summary.services.items()}
     return summary.first_time, summary.last_time, summary.first_received, summary.last_received, services
 
 
-def _deep(summary: _Summary | None) -> Summary | None:
+def deep(summary: FlatSummary | None) -> Summary | None:
+    """Return a stored summary."""
     if summary is None:
         return None
     first_time, last_time, first_received, last_received, services = summary

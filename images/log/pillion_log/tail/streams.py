@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from pillion_common.errors import InvalidInput, MethodNotAllowed, PillionError
 from pillion_common.http.interfaces import AnswerStream, StreamingHandler
 from pillion_common.http.message import Request, Response, error_response
@@ -23,6 +25,7 @@ from pillion_log.tail.tails import Tails
 
 PATH = b"/logs/tail"
 HEARTBEAT_S = 15.0
+FAULT_S = 1.0  # how often the store is asked for its fault
 HEAD: Mapping[bytes, bytes] = {
     b"Content-Type": b"text/event-stream",
     b"Cache-Control": b"no-store",
@@ -79,6 +82,7 @@ class TailStreams:
             pass
         except OSError as exc:
             _log.warn_seldom("tail_failed", f"a tail ended: the store cannot be read: {exc}")
+            connection.write(store_event(f"the store cannot be read: {exc.strerror}"))  # the reader comes again by itself
         finally:
             self._tails.leave(wanted)
 
@@ -92,6 +96,7 @@ class _Stream:
         self._connection = connection
         self._place: Place = ring.place
         self._seen = 0  # all before this position was sent, or is not wanted
+        self._told: str | None = None  # the store's fault, as the reader knows it
 
     async def run(self, asked: TailQuestion, seen: int | None) -> None:
         """Send what there is and then what comes."""
@@ -138,7 +143,7 @@ class _Stream:
             piece = self._ring.next(self._place)
             if piece is None:
                 self._seen = max(self._seen, self._ring.reached)
-                await self._ring.wait(HEARTBEAT_S)
+                await self._wait_for_news()
                 if self._ring.next(self._place) is None:
                     self._connection.write(self._heartbeat())
                     await self._connection.drained()
@@ -153,10 +158,27 @@ class _Stream:
             self._seen = piece.events.last + 1
             await self._connection.drained()
 
+    async def _wait_for_news(self) -> None:
+        """Wait for news, as long as a heartbeat may; tell meanwhile why there can be none, and when that is over."""
+        left_s = HEARTBEAT_S
+        while left_s > 0 and not self._tails.closed and self._ring.next(self._place) is None:
+            fault = self._tails.store.fault()
+            if (fault is None) != (self._told is None):
+                self._told = fault
+                self._connection.write(store_event(fault))
+                await self._connection.drained()
+            await self._ring.wait(min(left_s, FAULT_S))
+            left_s -= FAULT_S
+
     def _heartbeat(self) -> bytes:
         """Return what keeps the connection alive and says how far all was seen, also where nothing was wanted."""
         seen = max(self._seen, self._ring.reached if self._ring.next(self._place) is None else 0)
         return b": here\nid: %d\n\n" % (seen - 1) if seen else b": here\n\n"
+
+
+def store_event(fault: str | None) -> bytes:
+    """Return the event that says why nothing can come in now; None: something can again."""
+    return b"event: store\ndata: %b\n\n" % msgspec.json.encode({"Fault": fault})
 
 
 def read_on(store: Store, matcher: Matcher, position: int, limit: int) -> Caught:
