@@ -1,6 +1,6 @@
 """scale: what N sidecars cost one registry, at three sizes, and the straight lines through that. docs/scale.md says what follows from them.
 
-Ten instances are of one service, and each requires three others: so a service has 30 dependents. Some services more are required by the first
+Ten instances are of one service, each requires three others: so a service has 30 dependents. Some services more are required by the first
 100, by the first 1,000, by all, and by one instance of each service: one provider of each comes and goes again. Dependents that require the
 same are told the same, which is planned and encoded once: ten share it, but none do where one of each service is told ("unlike").
 """
