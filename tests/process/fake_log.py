@@ -25,6 +25,7 @@ class FakeLog:
         self.lines: list[str] = []
         self.answer = b'{"Accepted":1,"Duplicates":0,"Rejected":[]}'
         self.delay_s = 0.0
+        self.most = 1_000_000  # batches that it takes; then 503
         self.retry_after = b""
         self.takes_gzip = True
         self.url = ""
@@ -38,6 +39,8 @@ class FakeLog:
                 if not self.takes_gzip:
                     return Response(415, b"no")
                 body = zlib.decompress(body, 31)
+            if len(self.batches) == self.most:
+                self.logs = 503
             if self.logs == 200:
                 self.batches.append([json.loads(line) for line in body.splitlines()])
             more = {b"Retry-After": self.retry_after} if self.retry_after else None

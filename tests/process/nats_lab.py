@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import signal
@@ -11,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 from programs import eventually
 
 START_S = 30.0
+# nats-py drops the connections of attempts that fail without closing them. For modules that use it: `pytestmark = DROPS_CONNECTIONS`.
+DROPS_CONNECTIONS = pytest.mark.filterwarnings("ignore:unclosed (transport|<socket):ResourceWarning")
 PROGRAM = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin") or ""
 
 
@@ -102,6 +106,7 @@ def nats_servers(folder: Path, count: int = 1) -> Iterator[list[NatsServer]]:
     finally:
         for server in servers:
             server.kill()
+        gc.collect()  # while their warnings are expected
 
 
 def store_uri(servers: list[NatsServer], **options: str | int) -> str:

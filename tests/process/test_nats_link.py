@@ -7,10 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from nats_lab import nats_servers, store_uri
+from nats_lab import DROPS_CONNECTIONS, nats_servers, store_uri
 
 from pillion_common.nats_link import NatsLink, parse_place
 
+pytestmark = DROPS_CONNECTIONS
 LONG_S = 30.0
 
 

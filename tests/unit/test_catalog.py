@@ -38,7 +38,7 @@ def offered(catalog: Catalog, name: str = "Log") -> list[str]:
 
 def test_a_new_instance_starts_and_is_not_offered(catalog: Catalog) -> None:
     (change,) = register(catalog)
-    assert (change.before, change.after, change.reason) == (None, State.STARTING, "registered")
+    assert (change.before, change.after, change.reason) == (None, State.STARTING, None)
     assert offered(catalog) == []
 
 

@@ -309,12 +309,11 @@ async def test_one_that_takes_nothing_is_left_for_another_at_once(log: FakeLog, 
 
 async def test_only_what_was_not_acknowledged_goes_to_another(log: FakeLog, spool: Spool, table: ProviderTable) -> None:
     keep(spool, *(f"m{n}" for n in range(700)))
+    log.most = 1
     async with fake_log() as other:
         provide(table, log.url)
-        forwarder = Forwarder(spool, table, "LogService", None)
-        async with running(forwarder):
-            await until(lambda: len(log.batches) == 1)
-            log.logs = 503
+        async with running(Forwarder(spool, table, "LogService", None)):
+            await until(lambda: log.logs == 503)
             provide(table, log.url, other.url)
             await until(lambda: not spool.waiting)
     assert log.messages() + other.messages() == [f"m{n}" for n in range(700)]

@@ -208,7 +208,7 @@ class Catalog:
             self._unlink(before)
         instance = Instance(decision.record, decision.state, now_s, retained=decision.retained, hidden_until_s=max(hidden, default=None))
         self._link(instance)
-        changes.append(self._changed(instance, before.state if before else None, decision.state, "registered"))
+        changes.append(self._changed(instance, before.state if before else None, decision.state, None))
         return changes
 
     def remove(self, instance_id: str, reason: str, generation: int | None = None) -> Transition | None:
