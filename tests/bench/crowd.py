@@ -75,7 +75,8 @@ class Expected:
 
 
 class Crowd:
-    """Plays the instances. `beats`, `patches` and `removals` count what came; `gaps` are the times between two beats while `timing`.
+    """Plays the instances. `beats`, `patches` and `removals` count what came, `read` and `sent` the bytes of it; `gaps` are
+    the times between two beats while `timing`.
 
     Args:
         tables: whether to keep what each instance knows, for `knowing`.
@@ -86,6 +87,7 @@ class Crowd:
         self.port = 0
         self.beats = 0
         self.patches = 0
+        self.read = self.sent = 0
         self.removals: Counter[str] = Counter()
         self._tables: defaultdict[str, set[int]] | None = defaultdict(set) if tables else None
         self.timing = False
@@ -211,10 +213,12 @@ class Crowd:
             except OSError:
                 data = b""
             if data:
+                self.read += len(data)
                 answers += [line] * line.take(data)
             else:
                 del self._lines[number]
                 line.socket.close()
+        self.sent += len(OK) * len(answers)
         for line in answers:
             with contextlib.suppress(OSError):  # it is gone, or does not read: its next event says so
                 line.socket.send(OK)

@@ -1,6 +1,6 @@
 """`scripts/bench NAME`: runs a benchmark's rounds, ours and each peer in turn, and prints medians with minimum and maximum.
 
-Names: lookup register propagate steady death log footprint; all (these seven); query tails; smoke; soak; rolling outage wiped herd.
+Names: lookup register propagate steady death log footprint; all (these seven); query tails scale; smoke; soak; rolling outage wiped herd.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ ROUNDS = 3
 ALL = ("lookup", "register", "propagate", "steady", "death", "log", "footprint")
 MODULES = {"log": "log_lines"}
 ONCE = {("death", classic.NAME)}  # takes five minutes
-NAMES = (*ALL, "all", "query", "tails", "smoke", "soak", "rolling", "outage", "wiped", "herd")
-SINGLE = ("query", "tails", "soak", "rolling", "outage", "wiped", "herd")  # one round says enough
+NAMES = (*ALL, "all", "query", "tails", "scale", "smoke", "soak", "rolling", "outage", "wiped", "herd")
+SINGLE = ("query", "tails", "scale", "soak", "rolling", "outage", "wiped", "herd")  # one round says enough
 INSTALLED: dict[str, Callable[[], bool]] = {peer.NAME: peer.installed for peer in (classic, consul, etcd, redis, zookeeper)}
 
 Measure = Callable[[Scale], Awaitable[list[Row]]]

@@ -39,7 +39,7 @@ async def _ours(count: int, scale: Scale) -> list[Row]:
         async with Crowd() as crowd:
             await register(server.url, (crowd.registration(index, f"Steady{index % 100}") for index in range(count)))
             await settle(crowd, count)
-            return await _watch(f"steady {count:,}", server.process.pid, crowd, count, scale)
+            return await watch(f"steady {count:,}", server.process.pid, crowd, count, scale)
 
 
 async def on_consul(scale: Scale) -> list[Row]:
@@ -50,10 +50,10 @@ async def on_consul(scale: Scale) -> list[Row]:
                 check = {"HTTP": f"http://127.0.0.1:{crowd.port}/h/{index}", "Interval": f"{INTERVAL_S:g}s", "Timeout": "2s"}
                 await agent.register(ID=f"steady-{index}", Name=f"Steady{index % 100}", Port=7000, Check=check)
             await settle(crowd, CONSUL_CHECKS)
-            return await _watch(f"steady {CONSUL_CHECKS:,}", agent.process.pid, crowd, CONSUL_CHECKS, scale)
+            return await watch(f"steady {CONSUL_CHECKS:,}", agent.process.pid, crowd, CONSUL_CHECKS, scale)
 
 
-async def _watch(workload: str, pid: int, crowd: Crowd, count: int, scale: Scale) -> list[Row]:
+async def watch(workload: str, pid: int, crowd: Crowd, count: int, scale: Scale) -> list[Row]:
     """Let it settle, then measure over some intervals.
 
     Raises:

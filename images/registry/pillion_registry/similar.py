@@ -39,8 +39,16 @@ def similar(name: str, names: Iterable[str]) -> str | None:
 def slips(one: str, other: str, most: int) -> int:
     """Return how many letters were left out, put in, changed or swapped with their neighbour; or most + 1 if there are more.
 
-    The optimal string alignment distance, row by row.
+    The optimal string alignment distance, row by row, of what lies between the beginning and the end that both have.
     """
+    begun = 0
+    while begun < min(len(one), len(other)) and one[begun] == other[begun]:
+        begun += 1
+    one, other = one[begun:], other[begun:]
+    ended = 0
+    while ended < min(len(one), len(other)) and one[-1 - ended] == other[-1 - ended]:
+        ended += 1
+    one, other = one[: len(one) - ended], other[: len(other) - ended]
     before: list[int] = []
     last = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
