@@ -145,7 +145,7 @@ def schema_keys(*path: str) -> set[str]:
 
 def test_the_schema_knows_the_options_that_the_programs_have() -> None:
     assert schema_keys("registry", "config") == table("pillion registry") - {"listen", "store", "token_file"}
-    assert schema_keys("log", "config") == table("pillion log") - {"listen", "store", "token_file"}
+    assert schema_keys("log", "config") == table("pillion log") - {"listen", "store", "store_token_file", "token_file"}
     set_by_the_template = {"name", "port", "host", "registry", "requires", "check", "listen", "local", "advertise", "state_dir"}
     set_by_the_template |= {"spool_size", "project_dir", "pod", "token_file", "log_output"}  # the last is of `pillion run` alone
     assert schema_keys("sidecar", "options") == table("pillion sidecar, pillion run") - set_by_the_template
