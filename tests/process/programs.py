@@ -22,13 +22,18 @@ STOP_S = 15.0
 T = TypeVar("T")
 
 
+def pillion() -> tuple[str, ...]:
+    """Return what the command line of each program begins with."""
+    return (sys.executable, "-m", "pillion_common")
+
+
 class Program:
     """A running program: `addresses` it listens on, its log `lines`, its `process`. `begin` is what its command line begins with."""
 
     def __init__(self, words: tuple[str, ...], env: dict[str, str], begin: tuple[str, ...] = ()) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PILLION_")}
         self.process = subprocess.Popen(
-            [*(begin or (sys.executable, "-m", "pillion_common")), *words],
+            [*(begin or pillion()), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
