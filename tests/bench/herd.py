@@ -17,7 +17,7 @@ from figures import OURS, Row, Scale
 from load import Caller
 from machine import disk_folder, free_port
 from ours import registry
-from programs import Program, pillion
+from programs import Program, begin_words
 
 PROVIDERS, DEPENDENTS, SERVICES, REQUIRED = 5000, 2000, 100, 3
 READY_S, CONVERGED_S, RESIDENT_MB = 5.0, 15.0, 256
@@ -116,7 +116,7 @@ def _most_resident(pid: int) -> float:
 
 def _shortage(folder: Path) -> bool:
     """Return whether a registry with 1,024 descriptors says at its start how many it needs."""
-    begin = ("sh", "-c", 'ulimit -n 1024; exec "$@"', "sh", *pillion())
+    begin = ("sh", "-c", 'ulimit -n 1024; exec "$@"', "sh", *begin_words())
     running = Program(("registry", "--listen", "127.0.0.1:0", "--store", f"sqlite:{folder}/other.db"), {}, begin)
     try:
         return bool(running.addresses) and len(running.events("few_descriptors")) == 1

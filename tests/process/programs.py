@@ -22,7 +22,7 @@ STOP_S = 15.0
 T = TypeVar("T")
 
 
-def pillion() -> tuple[str, ...]:
+def begin_words() -> tuple[str, ...]:
     """Return what the command line of each program begins with."""
     return (sys.executable, "-m", "pillion_common")
 
@@ -33,7 +33,7 @@ class Program:
     def __init__(self, words: tuple[str, ...], env: dict[str, str], begin: tuple[str, ...] = ()) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PILLION_")}
         self.process = subprocess.Popen(
-            [*(begin or pillion()), *words],
+            [*(begin or begin_words()), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import requests
-from programs import Program, pillion
+from programs import Program, begin_words
 from registry_lab import port_of, registry
 
 CROWD = 2500
@@ -46,7 +46,7 @@ def test_their_number_is_bounded_by_the_instances_it_takes_in() -> None:
 
 def limited(words: str) -> tuple[str, ...]:
     """Return what a command line begins with to run under a limit of open files."""
-    return ("sh", "-c", f'ulimit {words}; exec "$@"', "sh", *pillion())
+    return ("sh", "-c", f'ulimit {words}; exec "$@"', "sh", *begin_words())
 
 
 @contextmanager
