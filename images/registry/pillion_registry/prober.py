@@ -34,6 +34,7 @@ TICK_S = 0.02
 IDLE_TICK_S = 0.1
 MAX_A_TICK = 400
 RETRY_S = 0.2  # after a check that says nothing sure
+RETRIES = 2  # in a row; who is kept in spite of more is asked again before its turn only if it took half an interval not to answer
 # A dying process closes its connections before, or after, its listening socket: ask again at once, and a refusal will say so for sure.
 CLOSED_RETRIES_S = (0.0, 0.005, 0.02, 0.05, 0.1)
 MAX_REASON_CHARS = 200
@@ -64,7 +65,7 @@ _PASSED = Finding(Verdict.PASSED, "")
 class _Target:
     """One instance as the prober knows it."""
 
-    __slots__ = ("asked_at", "asking", "channel", "closes", "due", "phase", "record", "request")
+    __slots__ = ("asked_at", "asking", "channel", "closes", "doubts", "due", "phase", "record", "request")
 
     def __init__(self, record: Record, phase: float) -> None:
         self.phase = phase
@@ -72,6 +73,7 @@ class _Target:
         self.asked_at = 0.0
         self.asking = False
         self.closes = 0
+        self.doubts = 0  # checks in a row that said nothing sure
         self.record = record
         self.channel: Channel | None = None
         self.request = b""
@@ -188,8 +190,10 @@ class Prober:
             again = True  # we were late ourselves: blame nobody
         else:
             again = self._on_finding(record, finding)
-        if again:
-            self._schedule(target, min(target.due, time.monotonic() + RETRY_S))
+        target.doubts = target.doubts + 1 if again else 0
+        now = time.monotonic()
+        if again and (target.doubts <= RETRIES or now - target.asked_at >= self._interval_s / 2):
+            self._schedule(target, min(target.due, now + RETRY_S))
 
     def _ask_in(self, target: _Target, delay_s: float) -> None:
         asyncio.get_running_loop().call_later(delay_s, self._ask_now, target)
