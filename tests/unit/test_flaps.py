@@ -68,10 +68,26 @@ def test_each_minute_that_it_stays_up_takes_a_doubling_back() -> None:
     assert held_again(it, 27.0) == 20.0
     it.rose("a", 100.0)
     it.fell("a", 221.0)  # three doublings less two
-    assert it.hold("a", 222.0) == (10.0, True)
-    it.rose("a", 240.0)
-    it.fell("a", 240.0 + 121)
-    assert it.hold("a", 362.0) == (0.0, False)
+    assert it.hold("a", 222.0) == (0.0, False)
+    it.rose("a", 222.0)
+    it.fell("a", 223.0)
+    assert it.hold("a", 224.0) == (10.0, True)
+
+
+def test_who_falls_later_than_twenty_seconds_after_a_hold_is_not_held_for_that() -> None:
+    it = Flaps()
+    it.fell("a", flap(it, 3, 1.0))
+    assert it.hold("a", 10.0)[0] == 5.0
+    it.rose("a", 15.0)
+    it.fell("a", 36.0)
+    assert it.hold("a", 37.0) == (0.0, False)
+
+
+def test_none_is_held_where_any_number_of_changes_is_borne() -> None:
+    it = Flaps(0)
+    it.fell("a", flap(it, 30, 1.0))
+    assert it.hold("a", 70.0) == (0.0, False)
+    assert (it.holds, it._pasts) == (0, {})
 
 
 def test_it_forgets_who_is_well_or_away() -> None:

@@ -1,35 +1,40 @@
-"""Damping of instances that come and go: what changed more than 6 times within a minute is held down for a while. Pure.
+"""Damping of instances that come and go: what changed more than so many times (6) within a minute is held down for a while. Pure.
 
 Each change costs every dependent a patch, and whoever calls the instance in the wrong moment a request. The first hold takes 5 s; who falls
-again soon after is held twice as long, 5 minutes at most; each minute that it stays up takes one doubling back.
+again within 20 s of its end is held twice as long, 5 minutes at most; each minute that it stays up takes one doubling back.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-MOST_CHANGES = 6
 WITHIN_S = 60.0
 FIRST_HOLD_S = 5.0
 LONGEST_HOLD_S = 300.0
 WELL_S = 60.0
+SOON_S = 20.0  # who falls so soon after it came up again after a hold goes on as before
 MOST_KNOWN = 100_000
 
 
 @dataclass(slots=True)
 class _Past:
-    changes: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_CHANGES))
+    changes: deque[float]  # the newest, as many as are borne
     level: int = 0  # holds so far, less one for each minute it was well
     up_at: float | None = None
-    fell: bool = False  # since it was let up again
+    fell: bool = False  # soon after it was let up again
     until: float = 0.0  # it is held
 
 
 class Flaps:
-    """Remembers the latest changes of those that changed lately."""
+    """Remembers the latest changes of those that changed lately.
 
-    def __init__(self) -> None:
+    Args:
+        most: changes within a minute that are borne; 0: any number.
+    """
+
+    def __init__(self, most: int = 6) -> None:
+        self.most = most
         self._pasts: dict[str, _Past] = {}
         self.holds = 0  # how many there were
 
@@ -42,14 +47,17 @@ class Flaps:
 
     def fell(self, instance_id: str, now: float) -> None:
         """Note that an instance went down."""
+        if not self.most:
+            return
         past = self._pasts.get(instance_id)
         if past is None:
             if len(self._pasts) >= MOST_KNOWN:
                 del self._pasts[next(iter(self._pasts))]
-            past = self._pasts[instance_id] = _Past()
+            past = self._pasts[instance_id] = _Past(deque(maxlen=self.most))
         past.changes.append(now)
+        past.fell = past.up_at is None or now - past.up_at < SOON_S
         self._recover(past, now)
-        past.up_at, past.fell = None, True
+        past.up_at = None
 
     def hold(self, instance_id: str, now: float) -> tuple[float, bool]:
         """Decide about an instance that would come up now.
@@ -62,7 +70,7 @@ class Flaps:
             return 0.0, False
         if now < past.until:
             return past.until - now, False
-        often = len(past.changes) == MOST_CHANGES and now - past.changes[0] <= WITHIN_S  # this change would be one too many
+        often = len(past.changes) == self.most and now - past.changes[0] <= WITHIN_S  # this change would be one too many
         if not often and not (past.level and past.fell):
             return 0.0, False
         delay_s = min(FIRST_HOLD_S * 2.0**past.level, LONGEST_HOLD_S)

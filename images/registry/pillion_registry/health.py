@@ -15,7 +15,7 @@ from pillion_common.logs import EventLog
 from pillion_registry import events
 from pillion_registry.catalog import Catalog, Instance, Transition
 from pillion_registry.events import Events
-from pillion_registry.flaps import MOST_CHANGES, Flaps
+from pillion_registry.flaps import Flaps
 from pillion_registry.guard import WHOLE, Guard, Turn
 from pillion_registry.patience import Patience
 from pillion_registry.settings import Settings
@@ -56,7 +56,7 @@ class Health:
         self._round_s = settings.heartbeat_interval + settings.heartbeat_timeout
         self.guard = Guard(catalog.offers, share, settings.guard_time, settings.heartbeat_interval, settings.heartbeat_timeout)
         self.patience = Patience(settings.heartbeat_misses, adapts=share > 0)
-        self.flaps = Flaps()
+        self.flaps = Flaps(settings.flap_changes)
         self._warmup = Warmup((), 0.0)
         self._tidied_at = monotonic()
 
@@ -153,7 +153,7 @@ class Health:
     def _hold(self, instance: Instance, left_s: float, begins: bool) -> None:
         shown_s = None if begins else instance.held_until_s
         until_s = self._clock() + left_s if shown_s is None else shown_s
-        reason = f"held down for flapping: more than {MOST_CHANGES} changes within a minute, or down again soon after a hold"
+        reason = f"held down for flapping: more than {self.flaps.most} changes within a minute, or down again soon after a hold"
         reason += f"; offered again from {rfc3339(until_s)} on, if it answers then"
         self._catalog.hold(instance, reason, until_s)
         if begins:

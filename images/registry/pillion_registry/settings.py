@@ -56,6 +56,9 @@ class Settings:
         "share of a service's instances (4 or more) that time out at once, from which on they are kept: it is likelier the network; 0: off",
     )
     guard_time: float = option("60s", parse_time, "most time for which the guard keeps an instance that does not answer")
+    flap_changes: int = option(
+        "6", parse_count(0, 100), "changes of an instance within a minute that are borne; one more and it is held down a while; 0: any"
+    )
     forget_after: float = option("1h", parse_time, "time after which an instance that stays down is forgotten")
     drain_timeout: float = option("5s", parse_time, "most time a drain waits for its dependents, if the request does not say")
     journal_size: int = option("64M", parse_size, "most bytes of events kept beside the store, about; the oldest go first")
