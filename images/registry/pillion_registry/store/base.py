@@ -19,6 +19,16 @@ Known = Mapping[str, tuple[ProviderEntry, ...]]
 OnDone = Callable[[PillionError | None], None]
 
 
+class Hand(NamedTuple):
+    """What made a change, for the journals of other replicas: the event's kind and who asked for it."""
+
+    kind: str = ""
+    by: str | None = None
+
+
+NOBODY = Hand()
+
+
 class Put(NamedTuple):
     """Keep a record, with its state, in the place of the `replaced` ones."""
 
@@ -27,10 +37,15 @@ class Put(NamedTuple):
     since_s: float
     replaced: tuple[str, ...]
     revision: int
+    hand: Hand = NOBODY
+    hidden_until_s: float | None = None
 
 
 class SetState(NamedTuple):
-    """Keep a new state, if the record is still of that generation: a late word about a removed instance changes nothing."""
+    """Keep a new state, if the record is still of that generation: a late word about a removed instance changes nothing.
+
+    `firm` asks for it whatever else has happened meanwhile; else what another replica kept first stands.
+    """
 
     instance_id: str
     generation: int
@@ -38,6 +53,9 @@ class SetState(NamedTuple):
     reason: str | None
     since_s: float
     revision: int
+    hand: Hand = NOBODY
+    hidden_until_s: float | None = None
+    firm: bool = True
 
 
 class Remove(NamedTuple):
@@ -46,6 +64,8 @@ class Remove(NamedTuple):
     instance_id: str
     generation: int
     revision: int
+    hand: Hand = NOBODY
+    reason: str = ""
 
 
 class Acknowledged(NamedTuple):
