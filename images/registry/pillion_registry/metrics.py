@@ -56,8 +56,8 @@ def _of_work(registry: Registry) -> Iterator[Metric]:
     yield Metric("pillion_registry_patches_acknowledged_total", "counter", "Patches that were answered 200.", {"": notifier.acknowledged})
     yield Metric("pillion_registry_patches_failed_total", "counter", "Patches that were not, and are tried again.", {"": notifier.failed})
     yield Metric("pillion_registry_dependents_failing", "gauge", "Dependents whose patches fail now.", {"": notifier.failing()})
-    yield Metric("pillion_registry_writes_total", "counter", "Writes to the store.", {"": registry.writes})
-    yield Metric("pillion_registry_writes_failed_total", "counter", "Writes that failed.", {"": registry.writes_failed})
+    yield Metric("pillion_registry_writes_total", "counter", "Writes to the store.", {"": registry.keeping.writes})
+    yield Metric("pillion_registry_writes_failed_total", "counter", "Writes that failed.", {"": registry.keeping.failed})
     yield Metric("pillion_registry_lag_seconds", "gauge", "How late the registry's own loop was at its last tick.", {"": lag.late_s})
     yield Metric("pillion_registry_lag_max_seconds", "gauge", "How late it was at most since its start.", {"": lag.latest_s})
 

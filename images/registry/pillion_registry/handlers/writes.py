@@ -25,10 +25,10 @@ class ServicesHandler(ServicesListHandler):
 class StateHandler(RegistryHandler):
     """`/services/{id}/state`: an instance's own report."""
 
-    def post(self, instance_id: str) -> None:
+    async def post(self, instance_id: str) -> None:
         """Take the report."""
         report = models.decode(self.request.body, models.StateReport)
-        self.write_json(models.encode(self.registry.report(instance_id, report)))
+        self.write_json(models.encode(await self.registry.report(instance_id, report)))
 
 
 class DrainHandler(RegistryHandler):
@@ -43,19 +43,20 @@ class DrainHandler(RegistryHandler):
 class UndrainHandler(RegistryHandler):
     """`/services/{id}/undrain`: lets a drained or hidden instance come back."""
 
-    def post(self, instance_id: str) -> None:
+    async def post(self, instance_id: str) -> None:
         """Undrain."""
         request = models.decode(self.request.body, OperatorRequest) if self.request.body else OperatorRequest()
-        self.write_json(models.encode(self.registry.undrain(instance_id, self.by(request.by))))
+        self.write_json(models.encode(await self.registry.undrain(instance_id, self.by(request.by))))
 
 
 class HideHandler(RegistryHandler):
     """`/services/{id}/hide`: withdraws a healthy instance for some seconds."""
 
-    def post(self, instance_id: str) -> None:
+    async def post(self, instance_id: str) -> None:
         """Hide."""
         request = models.decode(self.request.body, HideRequest)
-        self.write_json(models.encode(self.registry.hide(instance_id, request.seconds, request.reason or "", self.by(request.by))))
+        hidden = await self.registry.hide(instance_id, request.seconds, request.reason or "", self.by(request.by))
+        self.write_json(models.encode(hidden))
 
 
 class ForgetHandler(RegistryHandler):
