@@ -15,7 +15,7 @@ from pillion_common.http.tornado_bridge import TornadoBridge
 from pillion_common.trust import Token
 from pillion_registry import descriptors
 from pillion_registry.handlers import hot_routes, make_application
-from pillion_registry.registry import Registry
+from pillion_registry.replicas import make_registry
 from pillion_registry.settings import DESCRIPTION, PROGRAM, Settings
 from pillion_registry.store import Store, open_store
 
@@ -31,7 +31,7 @@ class RegistryProgram:
         self._life = life
         self._settings = settings
         self._open_files = descriptors.allow(descriptors.needed(settings.max_instances, OTHER_CONNECTIONS))
-        self._registry = Registry(settings, store, token, life.tasks)
+        self._registry = make_registry(settings, store, token, life.tasks)
         self._readiness = lifecycle.Readiness()
         self._readiness.add("store", self._registry.store_fault)
         application = make_application(self._registry, self._readiness, token, settings.exempt_networks())
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = config.load(Settings, PROGRAM, sys.argv[1:] if argv is None else argv, os.environ, DESCRIPTION)
         token = Token.load(settings.token_file)
-        store = open_store(settings.store)
+        store = open_store(settings.store, settings.store_token_file)
     except ConfigError as exc:
         return lifecycle.refuse(PROGRAM, exc)
     logs.set_up(PROGRAM, settings.log_level)

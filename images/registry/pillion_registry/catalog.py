@@ -205,7 +205,7 @@ class Catalog:
             raise Unavailable(
                 f"the registry holds its most instances, {self._max_instances}; raise PILLION_MAX_INSTANCES", code="registry_full"
             )
-        self._generation += 1
+        self._generation = self.decide_generation(now_s)
         record = Record(instance_id, self._generation, registrant, now_s, registration, trusted)
         # A healthy instance that registers again stays offered: it is only checked anew.
         same = [instance for instance in earlier if (instance.name, instance.record.url) == (record.name, record.url)]
@@ -213,6 +213,10 @@ class Catalog:
         retained = state is State.STARTING and any(instance.retained for instance in same)
         replaced = tuple(instance.record.instance_id for instance in earlier if instance.record.instance_id != instance_id)
         return Decision(record, replaced, state, retained, not earlier)
+
+    def decide_generation(self, now_s: float) -> int:
+        """Return the next record's generation."""
+        return self._generation + 1
 
     def accept(self, decision: Decision, now_s: float) -> list[Transition]:
         """Carry a decision out, once it is stored."""
@@ -302,7 +306,8 @@ class Catalog:
         if instance.state is State.DRAINING and instance.hidden_until_s is None:
             return None
         transition = self._move(instance, State.DRAINING, reason, now_s)
-        instance.hidden_until_s = until_s
+        if transition is not None:
+            instance.hidden_until_s = until_s
         return transition
 
     def undrain(self, instance: Instance, now_s: float) -> Transition | None:
@@ -319,18 +324,24 @@ class Catalog:
     def _same(self, decision: Decision) -> Iterator[Instance]:
         return (one for i in (decision.record.instance_id, *decision.replaced) if (one := self._instances.get(i)))
 
-    def _move(self, instance: Instance, state: State, reason: str | None, now_s: float) -> Transition:
+    def _move(self, instance: Instance, state: State, reason: str | None, now_s: float) -> Transition | None:
         before, was_offered = instance.state, instance.offered
         instance.state, instance.reason, instance.since_s, instance.retained = state, reason, now_s, False
         instance.hidden_until_s = instance.held_until_s = instance.suspect = instance.suspect_until_s = None
         instance.outlasted_guard = False
-        self.offers.change(instance.name, instance.offered - was_offered)
+        self._offer(instance.record, instance.offered - was_offered)
         return self._changed(instance, before, state, reason)
 
     def _changed(self, instance: Instance, before: State | None, after: State | None, reason: str | None) -> Transition:
-        self.revision += 1
+        self.revision = self._next_revision()
         self._providers.pop(instance.name, None)
         return Transition(instance, before, after, reason, self.revision)
+
+    def _next_revision(self) -> int:
+        return self.revision + 1
+
+    def _offer(self, record: Record, by: int) -> None:
+        self.offers.change(record.name, by)
 
     def _collect(self, name: str) -> ProviderSet:
         instances = [self._instances[instance_id] for instance_id in self._ids_by_name.get(name, ())]
@@ -341,7 +352,7 @@ class Catalog:
     def _link(self, instance: Instance) -> None:
         record = instance.record
         self._instances[record.instance_id] = instance
-        self.offers.change(record.name, instance.offered)
+        self._offer(record, instance.offered)
         self._ids_by_url[record.url].add(record.instance_id)
         self.names_version += record.name not in self._ids_by_name
         self._ids_by_name[record.name][record.instance_id] = None
@@ -353,7 +364,7 @@ class Catalog:
     def _unlink(self, instance: Instance) -> None:
         record = instance.record
         del self._instances[record.instance_id]
-        self.offers.change(record.name, -instance.offered)
+        self._offer(record, -instance.offered)
         _discard(self._ids_by_url, record.url, record.instance_id)
         _discard(self._ids_by_name, record.name, record.instance_id)
         self.names_version += record.name not in self._ids_by_name

@@ -77,7 +77,7 @@ class Registry:
         self._tasks = tasks
         self._clock = clock
         self._token = token
-        self._catalog = catalog or Catalog(settings.max_instances)
+        self._catalog = Catalog(settings.max_instances) if catalog is None else catalog
         self.events = Events(clock)
         self.history = History(settings.journal_path(), settings.journal_size, settings.journal_age, self._snapshot, clock)
         self.reads = Reads(self._catalog, self.events)
@@ -225,7 +225,7 @@ class Registry:
             reason = tidy(report.reason or "") or "it reports itself down"
             await self._by_hand(instance_id, Hand(), lambda instance: self.health.failed(instance, reason))
         elif report.state is State.UP:
-            self.prober.check_soon(instance_id)
+            self._check_soon(instance_id)
         else:
             raise InvalidInput("an instance reports itself up or down", code="invalid_state", field="State")
         return view(self._catalog.get(instance_id) or instance)
@@ -307,6 +307,10 @@ class Registry:
 
     async def _until_withdrawn(self, name: str, url: str, timeout_s: float) -> tuple[int, tuple[str, ...]]:
         return await self.notifier.until_withdrawn(name, url, timeout_s)
+
+    def _check_soon(self, instance_id: str) -> None:
+        """Have an instance checked before its turn."""
+        self.prober.check_soon(instance_id)
 
     def _tells_of(self, event: Event) -> bool:
         """Return whether the log service hears of an event from here."""

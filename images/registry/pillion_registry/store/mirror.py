@@ -1,4 +1,4 @@
-"""What the bucket of the catalogue holds, as far as it was followed. Pure: the same messages in the same order lead to the same on every replica.
+"""What the catalogue's bucket holds, as far as it was followed. Pure: the same messages lead to the same on every replica.
 
 One service has one instance at a URL. Where two keys claim it, the higher generation has it: generations rise with all that is known to
 whoever makes one, so that is the later registration. The other is a loser: not there, to be deleted.

@@ -1,8 +1,8 @@
 """The store of replicas: a JetStream key-value bucket that all of them write to by compare and set, and follow.
 
-What is here of it (`mirror`) changes only as the bucket tells, in its order, so that all replicas come to the same; a write is answered when
-NATS has it on a majority of its servers and this replica has seen it itself. A revision is the number of the bucket's newest message: one
-history for all replicas.
+What is here of it (`mirror`) changes only as the bucket tells, in its order, so that all replicas come to the same; a write is answered
+when NATS has it on a majority of its servers and this replica has seen it itself. A revision is the number of the bucket's newest message:
+one history for all replicas.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class NatsStore(Store):
         self._follower = self._services.follower(self._take)
         self._give_up_s = give_up_s
         self.mirror = Mirror()
-        self.on_news: Callable[[News], None] = lambda _: None
+        self._listener: Callable[[News], None] | None = None
+        self._unheard: list[News] = []  # that came before anybody listened
         self._lanes = Lanes()
         self._waiting = 0
         self._seen: list[tuple[int, int, asyncio.Future[None]]] = []  # who waits until a revision is seen here
@@ -90,8 +91,16 @@ class NatsStore(Store):
             StoredInstance(one.record, one.kept.state, one.kept.since, one.kept.reason, self._fitting(known, instance_id))
             for instance_id, one in self.mirror.instances.items()
         ]
+        self._unheard.clear()  # what they say is in here
         instances.sort(key=lambda one: one.record.generation)
         return Stored(blake2b(self._created.encode(), digest_size=8).hexdigest(), self.mirror.revision, tuple(instances))
+
+    def listen(self, listener: Callable[[News], None]) -> None:
+        """Tell a listener all that has changed since `load`, and from now on. It must not raise."""
+        unheard, self._unheard = self._unheard, []
+        for news in unheard:
+            listener(news)
+        self._listener = listener
 
     def submit(self, changes: Sequence[Change], on_done: OnDone) -> None:
         """Keep the changes, each when its turn among those of its instance has come; `on_done` when all were seen here."""
@@ -140,13 +149,14 @@ class NatsStore(Store):
         try:
             await self._follower.run(0)
         except StreamGone as exc:
-            self._lose(f"{exc.args[0]}: the catalogue is lost")
+            self.lose(f"{exc.args[0]}: the catalogue is lost")
 
     async def _refused(self) -> None:
         await self.link.lost_for_good()
-        self._lose(f"{self.link.fault()}; NATS has refused this registry for good: see --store-token-file")
+        self.lose(f"{self.link.fault()}; NATS has refused this registry for good: see --store-token-file")
 
-    def _lose(self, why: str) -> None:
+    def lose(self, why: str) -> None:
+        """Note that nothing but a new start helps."""
         if not self._lost.done():
             self._lost.set_result(why)
 
@@ -159,8 +169,12 @@ class NatsStore(Store):
             return
         finally:
             self._wake()
-        if news is not None and self._opened:
-            self.on_news(news)
+        if news is None:
+            return
+        if self._listener is not None:
+            self._listener(news)
+        elif self._opened:
+            self._unheard.append(news)
 
     def _wake(self) -> None:
         while self._seen and self._seen[0][0] <= self.mirror.revision:
@@ -320,7 +334,7 @@ class NatsStore(Store):
     async def _tidy(self) -> None:
         info = await self._services.stream.made()
         if str(info.created) != self._created:
-            self._lose("the catalogue's bucket is another one")
+            self.lose("the catalogue's bucket is another one")
             return
         for key in list(self.mirror.losers):
             await self._clear(key, 0)

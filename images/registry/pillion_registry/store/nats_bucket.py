@@ -98,6 +98,14 @@ class Bucket:
         """
         return await self.stream.send(self._subject(key), value, {}, SEND_S)
 
+    async def tell(self, key: str, value: bytes) -> None:
+        """Set a key whatever it has, and wait for no answer.
+
+        Raises:
+            nats.errors.Error, OSError: it could not even be sent.
+        """
+        await self._link.client.publish(self._subject(key), value)
+
     async def get(self, key: str) -> Entry | None:
         """Return what a key has, as the stream's leader knows it.
 
