@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from msgspec import UNSET
 
 from pillion_common.clock import rfc3339
-from pillion_common.errors import Conflict, InvalidInput, NotFound, PillionError
+from pillion_common.errors import Conflict, InvalidInput, NotFound
 from pillion_common.logs import EventLog
 from pillion_common.models import (
     Drained,
@@ -30,11 +30,12 @@ from pillion_common.networks import TargetRule
 from pillion_common.tasks import Supervisor
 from pillion_common.trust import Token
 from pillion_registry import events
-from pillion_registry.absences import Absences
+from pillion_registry.announcing import announce
 from pillion_registry.catalog import Catalog, Decision, Instance, Record, Transition
 from pillion_registry.channels import Channels
 from pillion_registry.doubts import Doubts
 from pillion_registry.events import Event, Events
+from pillion_registry.forgetting import forget_old
 from pillion_registry.health import Health
 from pillion_registry.history import History
 from pillion_registry.keeping import Keeping
@@ -53,7 +54,6 @@ from pillion_registry.views import present, view
 
 _log = EventLog("registry")
 
-FORGET_TICK_S = 10.0
 RESTART_SPREAD_S = 1.0
 MAX_DRAIN_S = 300.0
 MAX_HIDE_S = 3600.0
@@ -122,7 +122,8 @@ class Registry:
         self._tasks.keep("lag meter", self.lag.run())
         self._tasks.keep("prober", self.prober.run())
         self._tasks.keep("guard", self.health.run())
-        self._tasks.keep("forgetting", self._forget_old())
+        forgetting = forget_old(self._catalog, self._settings.forget_after, self._clock, self._forget_absent)
+        self._tasks.keep("forgetting", forgetting)
 
     async def stop(self) -> None:
         """Close the connections and the store. The tasks are their supervisor's to stop, before."""
@@ -178,9 +179,10 @@ class Registry:
             finally:
                 self._coming -= decision.new
             self._accept(decision, now, kind)
-        revision = self._catalog.revision
+        revision, now_there = self._catalog.revision, self._catalog.get(instance_id)
         warnings = self._doubts.about(registration) or UNSET
-        return Registered(instance_id, revision, self.epoch, decision.state, self._settings.heartbeat_interval, warnings)
+        state = now_there.state if now_there else decision.state
+        return Registered(instance_id, revision, self.epoch, state, self._settings.heartbeat_interval, warnings)
 
     async def deregister(self, url: str, by: str | None = None) -> int:
         """Remove every registration at a URL.
@@ -316,10 +318,6 @@ class Registry:
         """Return whether the log service hears of an event from here."""
         return True
 
-    def _cares_for(self, instance: Instance) -> bool:
-        """Return whether what becomes of an instance is looked after here."""
-        return True
-
     # Inside.
 
     def _snapshot(self) -> list[Event]:
@@ -391,37 +389,12 @@ class Registry:
                 self.keeping.submit(change)
 
     def _publish(self, transitions: Iterable[Transition], kind: str | None = None, by: str | None = None) -> None:
-        """Record what happened, and tell those whom it concerns. `kind` is the event's, where the state after it does not say it all."""
-        names = []
-        for transition in transitions:
-            record = transition.instance.record
-            name, url = record.name, record.url
-            names.append(name)
-            what = transition.after.value if transition.after else "gone"
-            # What goes because something else came.
-            replaced = transition.after is None and kind in (events.REGISTERED, events.RENEWED)
-            self.events.record(transition, events.REPLACED if replaced else kind or what, by)
-            if transition.after is State.DOWN:
-                self.notifier.release(record.instance_id)
-            if transition.before is not transition.after:
-                reason = f": {transition.reason}" if transition.reason else ""
-                _log.info(f"instance_{what}", f"{name} at {url} is {what}{reason}", service=name, instance=record.instance_id, url=url)
-            else:
-                again = f"{name} at {url} registered again"
-                _log.debug("instance_registered_again", again, service=name, instance=record.instance_id, url=url)
-        self.notifier.changed(names)
+        announce(transitions, self.events, self.notifier, kind, by)
 
-    async def _forget_old(self) -> None:
-        absences, limit_s = Absences(self._catalog, self._clock(), time.monotonic()), self._settings.forget_after
-        while True:
-            await asyncio.sleep(min(FORGET_TICK_S, limit_s / 4))
-            for instance in absences.over(self._catalog, limit_s, self._clock(), time.monotonic()):
-                if not self._cares_for(instance):
-                    continue
-                async with self._lanes.hold(instance.record.instance_id, instance.record.url):
-                    same = self._catalog.get(instance.record.instance_id, instance.record.generation)
-                    if same is not None and same.gone:
-                        try:
-                            await self._drop([same], f"forgotten after {limit_s:g} s without being up", events.FORGOTTEN)
-                        except PillionError:
-                            break  # logged; the next round tries again
+    async def _forget_absent(self, instance: Instance) -> None:
+        """Forget one that has been gone for long, if it still is."""
+        async with self._lanes.hold(instance.record.instance_id, instance.record.url):
+            same = self._catalog.get(instance.record.instance_id, instance.record.generation)
+            if same is not None and same.gone:
+                reason = f"forgotten after {self._settings.forget_after:g} s without being up"
+                await self._drop([same], reason, events.FORGOTTEN)

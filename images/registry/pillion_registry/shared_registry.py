@@ -176,8 +176,9 @@ class SharedRegistry(Registry):
     def _tells_of(self, event: Event) -> bool:
         return not event.instance_id or self._mine(event.instance_id)
 
-    def _cares_for(self, instance: Instance) -> bool:
-        return instance.record.instance_id in self._own
+    async def _forget_absent(self, instance: Instance) -> None:
+        if instance.record.instance_id in self._own:
+            await super()._forget_absent(instance)
 
     # News.
 

@@ -21,9 +21,10 @@ from pillion_common.models import State
 from pillion_common.nats_link import RETRY_AFTER_S, NatsLink, NatsPlace
 from pillion_common.nats_stream import Overtaken, StreamGone
 from pillion_common.tasks import Supervisor
+from pillion_registry.catalog import kept_state
 from pillion_registry.lanes import Lanes
 from pillion_registry.store.base import Acknowledged, Change, Known, OnDone, Put, Remove, SetState, Store, Stored, StoredInstance
-from pillion_registry.store.mirror import Mirror, News
+from pillion_registry.store.mirror import Mirror, Mirrored, News
 from pillion_registry.store.nats_bucket import Bucket, Entry
 from pillion_registry.store.nats_wire import Gone, Kept, Told, read_told, write
 
@@ -263,7 +264,7 @@ class NatsStore(Store):
             if now is not first:  # another replica has changed it meanwhile
                 if _older(record.registration.incarnation, now.kept.registration.incarnation if now else None):
                     raise Conflict(f"a newer incarnation of {record.instance_id} has registered meanwhile", code="old_incarnation")
-                state = state if state is State.DRAINING else State.STARTING
+                state = _state_of(put, now)
             kept = Kept(
                 record.generation, record.registrant, record.registered_s, record.registration, state, put.since_s,
                 trusted=record.trusted, hidden_until=put.hidden_until_s, kind=put.hand.kind, by=put.hand.by,
@@ -364,6 +365,13 @@ def _keys(changes: Iterable[Change]) -> list[str]:
         else:
             keys.append(change.instance_id)
     return keys
+
+
+def _state_of(put: Put, now: Mirrored | None) -> State:
+    """Return the state of a registration of what has changed since it was decided: as the catalogue decides."""
+    if now is None or (now.record.name, now.record.url) != (put.record.name, put.record.url):
+        return State.STARTING
+    return kept_state(put.record.registration, {now.kept.state}, {now.kept.registration.incarnation})
 
 
 def _older(mine: int | None, known: int | None) -> bool:
