@@ -25,11 +25,13 @@ class Scale:
         quick: all of a bench within a minute.
         full: also the sizes at which it breaks.
         minutes: length of a soak.
+        replicas: registries that share a catalogue on NATS; 0 is one on SQLite.
     """
 
     quick: bool = False
     full: bool = False
     minutes: float = 10.0
+    replicas: int = 0
 
     @property
     def seconds(self) -> float:
@@ -71,10 +73,10 @@ def summarise(figures: Iterable[Figure]) -> list[dict[str, Any]]:
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
     """Return the rows for a terminal."""
-    lines = [f"{'workload':<26}{'peer':<11}{'metric':<22}{'median':>12}{'min':>12}{'max':>12}  unit"]
+    lines = [f"{'workload':<26}{'peer':<16}{'metric':<22}{'median':>12}{'min':>12}{'max':>12}  unit"]
     for row in rows:
         numbers = "".join(f"{_number(row[name]):>12}" for name in ("median", "min", "max"))
-        lines.append(f"{row['workload']:<26}{row['peer']:<11}{row['metric']:<22}{numbers}  {row['unit']}")
+        lines.append(f"{row['workload']:<26}{row['peer']:<16}{row['metric']:<22}{numbers}  {row['unit']}")
     return "\n".join(lines)
 
 

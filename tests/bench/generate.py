@@ -11,7 +11,7 @@ import itertools
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,16 +50,19 @@ async def generate(url: str, template: bytes, connections: int, seconds: float, 
 
 
 async def measure(
-    workload: str, pid: int, url: str, template: bytes, connections: int, seconds: float, *, count: int = 0
+    workload: str, pids: Sequence[int], url: str, template: bytes, connections: int, seconds: float, *, count: int = 0
 ) -> tuple[list[Row], Outcome]:
     """Load a server and return the usual figures: rate, p50, p99, CPU per request, resident memory.
+
+    Args:
+        pids: whose CPU and memory that is, together: the server's, and those of all that serve with it.
 
     Raises:
         RuntimeError: an answer was not 200, or a connection broke.
     """
-    before = usage(pid)
+    before = usage(*pids)
     outcome = await generate(url, template, connections, seconds, count)
-    after = usage(pid)
+    after = usage(*pids)
     if outcome.not_200 or outcome.broken or not outcome.answers:
         raise RuntimeError(f"{workload}: of {outcome.answers} answers {outcome.not_200} were not 200, {outcome.broken} broke")
     return (

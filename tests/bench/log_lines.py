@@ -30,7 +30,9 @@ async def pillion(scale: Scale) -> list[Row]:
     with disk_folder() as folder:
         with log_service(folder / "log") as server:
             url = f"{server.url}/log"
-            rows, outcome = await measure("log c=64", server.process.pid, url, request("POST", url, LINE, "text/plain"), 64, scale.seconds)
+            rows, outcome = await measure(
+                "log c=64", [server.process.pid], url, request("POST", url, LINE, "text/plain"), 64, scale.seconds
+            )
         _check("log c=64", _lines(folder / "log"), outcome.answers)  # when nothing is being packed any more
     with disk_folder() as folder:
         with log_service(folder / "log") as server:
@@ -45,7 +47,9 @@ async def on_classic(scale: Scale) -> list[Row]:
         target.mkdir()
         async with classic.classic("log", folder, str(target / "distributed.log")) as server:
             url = f"{server.url}/log"
-            rows, outcome = await measure("log c=64", server.process.pid, url, request("POST", url, LINE, "text/plain"), 64, scale.seconds)
+            rows, outcome = await measure(
+                "log c=64", [server.process.pid], url, request("POST", url, LINE, "text/plain"), 64, scale.seconds
+            )
         _check("log c=64", _lines(target), outcome.answers)
         return rows
 

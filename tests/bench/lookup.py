@@ -120,7 +120,7 @@ async def _list_children(server: zookeeper.ZooKeeper, connections: int, seconds:
 async def _measure(pid: int, url: str, template: bytes, scale: Scale, kind: str = "") -> list[Row]:
     rows = []
     for connections in CONNECTIONS:
-        rows += (await measure(f"lookup c={connections}{kind}", pid, url, template, connections, scale.seconds))[0]
+        rows += (await measure(f"lookup c={connections}{kind}", [pid], url, template, connections, scale.seconds))[0]
     return rows
 
 

@@ -29,17 +29,22 @@ class Usage(NamedTuple):
     shared_out: int
 
 
-def usage(pid: int) -> Usage:
-    """Read a process's CPU time and memory from /proc."""
+def usage(*pids: int) -> Usage:
+    """Read the CPU time and memory of a process, or of several together, from /proc."""
+    return Usage(*map(sum, zip(*map(_usage, pids), strict=True)))
+
+
+def _usage(pid: int) -> Usage:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     sizes = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
     kilobytes = {name: int(size.split()[0]) for name, size in sizes.items()}
     return Usage((int(fields[11]) + int(fields[12])) / TICKS, 1024 * kilobytes["Rss"], 1024 * kilobytes["Pss"])
 
 
-def scheduled_s(pid: int) -> float:
-    """Return the CPU seconds of a process's present threads, exact to the nanosecond where `usage` counts ticks."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+def scheduled_s(*pids: int) -> float:
+    """Return the CPU seconds of the present threads of processes, exact to the nanosecond where `usage` counts ticks."""
+    threads = (path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
 
 
 def pin_harness() -> None:

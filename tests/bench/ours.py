@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from machine import on_server_cpu
+from nats_lab import nats_servers, store_uri
 from programs import Program, program
 
 MAX_INSTANCES = "200000"
+NATS_SERVERS = 3
 
 
 @contextlib.contextmanager
@@ -23,6 +26,33 @@ def _served(*words: str, env: dict[str, str] | None = None) -> Iterator[Program]
 def registry(*words: str, store: str = "memory:") -> contextlib.AbstractContextManager[Program]:
     """Run a registry with its default times; words are further options."""
     return _served("registry", "--store", store, "--max-instances", MAX_INSTANCES, *words)
+
+
+class Fleet(NamedTuple):
+    """Registries that share a catalogue, and the pids of the NATS servers that keep it; of one registry alone none."""
+
+    registries: list[Program]
+    nats_pids: list[int]
+
+    @property
+    def url(self) -> str:
+        """The first one's."""
+        return self.registries[0].url
+
+    @property
+    def pids(self) -> list[int]:
+        """Those of the registries."""
+        return [one.process.pid for one in self.registries]
+
+
+@contextlib.contextmanager
+def replicas(folder: Path, count: int, *words: str) -> Iterator[Fleet]:
+    """Run so many replicas of the registry on three NATS servers, all on the servers' CPU; words are further options."""
+    with contextlib.ExitStack() as stack:
+        with on_server_cpu():
+            servers = stack.enter_context(nats_servers(folder, NATS_SERVERS))
+        store = store_uri(servers)
+        yield Fleet([stack.enter_context(registry(*words, store=store)) for _ in range(count)], [server.pid for server in servers])
 
 
 def log_service(folder: Path) -> contextlib.AbstractContextManager[Program]:

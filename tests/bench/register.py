@@ -1,7 +1,8 @@
 """register: registrations a second, stored durably, on 32 connections and on one.
 
 "again": 256 instances register over and over; "new": each registration brings an instance never seen. What registers is checked by the
-registry at once (that is part of its cost); the harness answers.
+registry at once (that is part of its cost); the harness answers. Where several servers keep what is stored, the load goes to one of them
+(of Consul and etcd the one that leads), and CPU and memory are those of all together.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from crowd import Crowd
 from figures import Row, Scale, percentile
 from generate import NUMBER, measure
 from load import call, request
 from machine import disk_folder, usage
-from ours import registry
-from peers import classic, consul, etcd, redis, zookeeper
+from ours import registry, replicas
+from peers import classic, consul, etcd, nats, redis, zookeeper
 
 AGAIN = 256
 MOST_NEW = 15_000
 NEW_S = 1.0
 LEASE_S = 600
+SERVERS = 3  # that replicate to each other
 KINDS = (("register again c=32", 32, AGAIN), ("register again c=1", 1, AGAIN), ("register new c=32", 32, 0))
 
 
@@ -33,11 +36,36 @@ async def pillion(scale: Scale) -> list[Row]:
         with disk_folder() as folder, registry(store=f"sqlite:{folder}/registry.db") as server:
             async with Crowd() as crowd:
                 url = f"{server.url}/services"
-                rows += await _measure(kind, server.process.pid, url, request("POST", url, _registration(crowd)), connections, count, scale)
-                kept = len(json.loads(await call("GET", url))["Services"])
-                if kept > count > 0 or kept < AGAIN:
-                    raise RuntimeError(f"{kind}: {kept} instances are kept")
+                rows += await _measure(
+                    kind, [server.process.pid], url, request("POST", url, _registration(crowd)), connections, count, scale
+                )
+                await _check_kept(kind, url, count)
     return rows
+
+
+async def on_nats(scale: Scale, count: int) -> list[Row]:
+    """Our own registry once more: so many replicas on three NATS servers."""
+    rows: list[Row] = []
+    for kind, connections, instances in KINDS:
+        with disk_folder() as folder, replicas(folder, count) as fleet:
+            async with Crowd() as crowd:
+                url = f"{fleet.url}/services"
+                template = request("POST", url, _registration(crowd))
+                before_s = usage(*fleet.nats_pids).cpu_s
+                measured = await _measure(kind, [*fleet.pids, *fleet.nats_pids], url, template, connections, instances, scale)
+                used_s = usage(*fleet.nats_pids).cpu_s - before_s
+                figures = {metric: value for _, metric, _, value in measured}
+                answers = figures["rate"] * (scale.seconds if instances else NEW_S)
+                rows += [*measured, (kind, "cpu, NATS alone", "us each", 1e6 * used_s / answers)]
+                for replica in fleet.registries:
+                    await _check_kept(kind, f"{replica.url}/services", instances)
+    return rows
+
+
+async def _check_kept(kind: str, url: str, count: int) -> None:
+    kept = len(json.loads(await call("GET", url))["Services"])
+    if kept > count > 0 or kept < AGAIN:
+        raise RuntimeError(f"{kind}: {kept} instances are kept")
 
 
 async def on_classic(scale: Scale) -> list[Row]:
@@ -46,32 +74,34 @@ async def on_classic(scale: Scale) -> list[Row]:
         with disk_folder() as folder:
             async with Crowd() as crowd, classic.classic("registry", folder) as server:
                 url = f"{server.url}/services"
-                rows += await _measure(kind, server.process.pid, url, request("POST", url, _registration(crowd)), connections, count, scale)
+                rows += await _measure(
+                    kind, [server.process.pid], url, request("POST", url, _registration(crowd)), connections, count, scale
+                )
     return rows
 
 
-async def on_consul(scale: Scale) -> list[Row]:
+async def on_consul(scale: Scale, servers: int = 1) -> list[Row]:
     rows: list[Row] = []
     with disk_folder() as folder:
-        async with consul.consul(folder) as agent:
-            url = f"{agent.url}/v1/catalog/register"
+        async with consul.servers(folder, servers) as agents:
+            url, pids = f"{agents[0].url}/v1/catalog/register", [one.process.pid for one in agents]
             template = request("PUT", url, consul.registration("Bench", NUMBER.decode(), "7000"))
             for kind, connections, count in KINDS:
-                rows += await _measure(kind, agent.process.pid, url, template, connections, count, scale)
+                rows += await _measure(kind, pids, url, template, connections, count, scale)
     return rows
 
 
-async def on_etcd(scale: Scale) -> list[Row]:
+async def on_etcd(scale: Scale, servers: int = 1) -> list[Row]:
     rows: list[Row] = []
     with disk_folder() as folder:
-        async with etcd.etcd(folder) as member:
-            url = f"{member.url}/v3/kv/put"
-            lease = (await member.ask("lease/grant", TTL=LEASE_S))["ID"]
+        async with etcd.members(folder, servers) as members:
+            url, pids = f"{members[0].url}/v3/kv/put", [one.process.pid for one in members]
+            lease = (await members[0].ask("lease/grant", TTL=LEASE_S))["ID"]
             # Eight digits are valid base64 as they stand, so that the number can be put into the encoded key.
             key = etcd.text("bench/") + NUMBER.decode()
             template = request("POST", url, json.dumps({"key": key, "value": etcd.text("http://127.0.0.1:7000"), "lease": lease}).encode())
             for kind, connections, count in KINDS:
-                rows += await _measure(kind, member.process.pid, url, template, connections, count, scale)
+                rows += await _measure(kind, pids, url, template, connections, count, scale)
     return rows
 
 
@@ -135,18 +165,22 @@ def _registration(crowd: Crowd) -> bytes:
     return crowd.registration(0, "Bench" + NUMBER.decode()).replace(b"/s/0", b"/s/" + NUMBER).replace(b"/h/0", b"/h/" + NUMBER)
 
 
-async def _measure(kind: str, pid: int, url: str, template: bytes, connections: int, count: int, scale: Scale) -> list[Row]:
+async def _measure(kind: str, pids: Sequence[int], url: str, template: bytes, connections: int, count: int, scale: Scale) -> list[Row]:
     # New ones are measured for a second only: MOST_NEW of them and not more is what a registry of this size is for.
     seconds = scale.seconds if count else NEW_S
-    rows, outcome = await measure(kind, pid, url, template, connections, seconds, count=count)
+    rows, outcome = await measure(kind, pids, url, template, connections, seconds, count=count)
     return [*rows, (kind, "registered", "instances", float(outcome.answers))] if not count else rows
 
 
 PEERS = {
     "pillion": pillion,
+    nats.NAME: partial(on_nats, count=1),
+    nats.THREE: partial(on_nats, count=3),
     classic.NAME: on_classic,
     consul.NAME: on_consul,
+    consul.THREE: partial(on_consul, servers=SERVERS),
     etcd.NAME: on_etcd,
+    etcd.THREE: partial(on_etcd, servers=SERVERS),
     redis.NAME: on_redis,
     zookeeper.NAME: on_zookeeper,
 }

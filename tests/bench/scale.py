@@ -3,21 +3,27 @@
 Ten instances are of one service, each requires three others: so a service has 30 dependents. Some services more are required by the first
 100, by the first 1,000, by all, and by one instance of each service: one provider of each comes and goes again. Dependents that require the
 same are told the same, which is planned and encoded once: ten share it, but none do where one of each service is told ("unlike").
+
+With replicas the same fleet registers at all of them in turn. CPU and memory are then those of all replicas together, with each one's share
+beside it; what the NATS servers use is told apart.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 from crowd import Crowd, register, settle
 from figures import OURS, Row, Scale, percentile
 from load import Caller, call, request
 from machine import disk_folder, scheduled_s, usage
-from ours import registry
-from programs import Program
+from ours import Fleet, registry, replicas
 from steady import INTERVAL_S, watch
 
 SIZES, QUICK_SIZES = (1_000, 5_000, 10_000), (500, 1_000, 2_000)
@@ -27,6 +33,8 @@ FEW, MANY = 100, 1_000  # dependents of a service that changes
 PROVIDER = 1_000_000  # its number in the crowd
 PAUSE_S = 0.5
 LIMIT_S = 20.0
+CONNECTIONS = 32
+OWNED = re.compile(rb"^pillion_registry_owned (\S+)", re.MULTILINE)
 
 
 class Told(NamedTuple):
@@ -97,32 +105,79 @@ async def pillion(scale: Scale) -> list[Row]:
 async def _at(count: int, scale: Scale, costs: Costs) -> list[Row]:
     """Measure one size, and note what it cost."""
     workload = f"scale {count:,}"
-    with disk_folder() as folder, registry("--heartbeat-interval", f"{INTERVAL_S:g}s", store=f"sqlite:{folder}/registry.db") as server:
+    with disk_folder() as folder, _registries(folder, scale.replicas) as fleet:
         async with Crowd() as crowd:
-            used_s = scheduled_s(server.process.pid)
-            await register(server.url, _registrations(crowd, count))
+            used_s, began = scheduled_s(*fleet.pids), time.perf_counter()
+            await _come_in(fleet, crowd, count)
+            rows: list[Row] = [(workload, "time to come in", "s", time.perf_counter() - began)]
             await settle(crowd, count)
             await _quiet(crowd)
-            used_s = scheduled_s(server.process.pid) - used_s
-            rows: list[Row] = [(workload, "cpu to come in", "us each", 1e6 * used_s / count)]
+            used_s = scheduled_s(*fleet.pids) - used_s
+            rows.append((workload, "cpu to come in", "us each", 1e6 * used_s / count))
             beats, read, sent = crowd.beats, crowd.read, crowd.sent
-            steady = await watch(workload, server.process.pid, crowd, count, scale)
+            each = {pid: scheduled_s(pid) for pid in (*fleet.pids, *fleet.nats_pids)}
+            began = time.perf_counter()
+            steady = await watch(workload, fleet.pids, crowd, count, scale)
+            seconds = time.perf_counter() - began
+            each = {pid: 100 * (scheduled_s(pid) - before_s) / seconds for pid, before_s in each.items()}
             beats = crowd.beats - beats
             asked, answered = (crowd.read - read) / beats, (crowd.sent - sent) / beats
             figures = {metric: value for _, metric, _, value in steady}
             costs.cpu.append(Point(count, figures["cpu"]))
-            costs.resident.append(Point(count, usage(server.process.pid).resident))
+            costs.resident.append(Point(count, usage(*fleet.pids).resident))
+            rows += await _shares(workload, fleet, each) if fleet.nats_pids else []
             rows += [
                 *steady,
                 (workload, "bytes per check", "B", asked + answered),
                 (workload, "bytes of checks", "kB/s", figures["checks"] * (asked + answered) / 1e3),
             ]
             for told in _told(count):
-                change = await _change(server, crowd, told, figures["cpu"] / 100, asked, scale)
+                change = await _change(fleet, crowd, told, figures["cpu"] / 100, asked, scale)
                 if told.who.step == 1:
                     costs.change.append(Point(len(told.who), change[0][3] / 1e3))
                 rows += change
-            return [*rows, *await _list(workload, server)]
+            return [*rows, *await _list(workload, fleet)]
+
+
+@contextlib.contextmanager
+def _registries(folder: Path, count: int) -> Iterator[Fleet]:
+    """Run one registry on SQLite, or so many replicas on NATS."""
+    words = ("--heartbeat-interval", f"{INTERVAL_S:g}s")
+    if count:
+        with replicas(folder, count, *words) as fleet:
+            yield fleet
+    else:
+        with registry(*words, store=f"sqlite:{folder}/registry.db") as server:
+            yield Fleet([server], [])
+
+
+async def _come_in(fleet: Fleet, crowd: Crowd, count: int) -> None:
+    """Register all, in turn at each registry."""
+    bodies = list(_registrations(crowd, count))
+    parts = [islice(bodies, at, None, len(fleet.registries)) for at in range(len(fleet.registries))]
+    connections = CONNECTIONS // len(parts)
+    await asyncio.gather(*(register(one.url, part, connections) for one, part in zip(fleet.registries, parts, strict=True)))
+
+
+async def _shares(workload: str, fleet: Fleet, cpu: dict[int, float]) -> list[Row]:
+    """Return what each replica does of the whole, and what the NATS servers use.
+
+    Args:
+        cpu: percent of a core, by pid.
+    """
+    rows: list[Row] = []
+    for number, (one, pid) in enumerate(zip(fleet.registries, fleet.pids, strict=True), 1):
+        owned = OWNED.search(await call("GET", f"{one.url}/metrics"))
+        rows += [
+            (workload, f"replica {number}, cpu", "% of a core", cpu[pid]),
+            (workload, f"replica {number}, resident", "MB", usage(pid).resident / 1e6),
+            *([(workload, f"replica {number}, checks", "instances", float(owned[1]))] if owned else []),
+        ]
+    return [
+        *rows,
+        (workload, "NATS, cpu", "% of a core", sum(cpu[pid] for pid in fleet.nats_pids)),
+        (workload, "NATS, resident", "MB", usage(*fleet.nats_pids).resident / 1e6),
+    ]
 
 
 def _told(count: int) -> list[Told]:
@@ -155,21 +210,20 @@ async def _quiet(crowd: Crowd) -> None:
             await asyncio.sleep(PAUSE_S)
 
 
-async def _change(server: Program, crowd: Crowd, told: Told, share: float, asked: float, scale: Scale) -> list[Row]:
+async def _change(fleet: Fleet, crowd: Crowd, told: Told, share: float, asked: float, scale: Scale) -> list[Row]:
     """Let a provider come and go, and see what that costs above what the checks cost meanwhile.
 
     Args:
         share: of a core that the checks take.
         asked: bytes of a check's request.
     """
-    caller = await Caller.connect(server.url)
+    caller = await Caller.connect(fleet.url)
     url, dependents = crowd.url(PROVIDER), len(told.who)
-    come = request("POST", f"{server.url}/services", crowd.registration(PROVIDER, told.name))
-    go = request("DELETE", f"{server.url}/services", url.encode(), "text/plain")
+    come = request("POST", f"{fleet.url}/services", crowd.registration(PROVIDER, told.name))
+    go = request("DELETE", f"{fleet.url}/services", url.encode(), "text/plain")
     took: list[float] = []
     repeats = 3 if scale.quick else 10
-    pid = server.process.pid
-    used_s, began = scheduled_s(pid), time.perf_counter()
+    used_s, began = scheduled_s(*fleet.pids), time.perf_counter()
     patches, read, beats = crowd.patches, crowd.read, crowd.beats
     for _ in range(repeats):
         for said, added, removed in ((come, url, None), (go, None, url)):
@@ -182,7 +236,7 @@ async def _change(server: Program, crowd: Crowd, told: Told, share: float, asked
             crowd.forget(expected)
             await asyncio.sleep(PAUSE_S)
     seconds = time.perf_counter() - began
-    each_s = max(0.0, scheduled_s(pid) - used_s - share * seconds) / (2 * repeats)
+    each_s = max(0.0, scheduled_s(*fleet.pids) - used_s - share * seconds) / (2 * repeats)
     patches, read, beats = crowd.patches - patches, crowd.read - read, crowd.beats - beats
     caller.close()
     if patches < 2 * repeats * dependents:
@@ -196,10 +250,10 @@ async def _change(server: Program, crowd: Crowd, told: Told, share: float, asked
     ]
 
 
-async def _list(workload: str, server: Program) -> list[Row]:
+async def _list(workload: str, fleet: Fleet) -> list[Row]:
     """Measure what one reads who wants to see everybody."""
     began = time.perf_counter()
-    body = await call("GET", f"{server.url}/services")
+    body = await call("GET", f"{fleet.url}/services")
     return [(workload, "list of all", "MB", len(body) / 1e6), (workload, "list of all, time", "ms", 1e3 * (time.perf_counter() - began))]
 
 

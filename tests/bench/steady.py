@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 
 from crowd import Crowd, register, settle
 from figures import Row, Scale, percentile
@@ -39,7 +40,7 @@ async def _ours(count: int, scale: Scale) -> list[Row]:
         async with Crowd() as crowd:
             await register(server.url, (crowd.registration(index, f"Steady{index % 100}") for index in range(count)))
             await settle(crowd, count)
-            return await watch(f"steady {count:,}", server.process.pid, crowd, count, scale)
+            return await watch(f"steady {count:,}", [server.process.pid], crowd, count, scale)
 
 
 async def on_consul(scale: Scale) -> list[Row]:
@@ -50,11 +51,11 @@ async def on_consul(scale: Scale) -> list[Row]:
                 check = {"HTTP": f"http://127.0.0.1:{crowd.port}/h/{index}", "Interval": f"{INTERVAL_S:g}s", "Timeout": "2s"}
                 await agent.register(ID=f"steady-{index}", Name=f"Steady{index % 100}", Port=7000, Check=check)
             await settle(crowd, CONSUL_CHECKS)
-            return await watch(f"steady {CONSUL_CHECKS:,}", agent.process.pid, crowd, CONSUL_CHECKS, scale)
+            return await watch(f"steady {CONSUL_CHECKS:,}", [agent.process.pid], crowd, CONSUL_CHECKS, scale)
 
 
-async def watch(workload: str, pid: int, crowd: Crowd, count: int, scale: Scale) -> list[Row]:
-    """Let it settle, then measure over some intervals.
+async def watch(workload: str, pids: Sequence[int], crowd: Crowd, count: int, scale: Scale) -> list[Row]:
+    """Let it settle, then measure over some intervals. CPU and memory are those of all who check.
 
     Raises:
         RuntimeError: an instance was not checked as often as it should be.
@@ -62,9 +63,9 @@ async def watch(workload: str, pid: int, crowd: Crowd, count: int, scale: Scale)
     await asyncio.sleep((1 if scale.quick else 2) * INTERVAL_S)
     intervals = 2 if scale.quick else 5
     crowd.timing = True
-    beats, used_s = crowd.beats, scheduled_s(pid)
+    beats, used_s = crowd.beats, scheduled_s(*pids)
     await asyncio.sleep(intervals * INTERVAL_S)
-    beats, used_s = crowd.beats - beats, scheduled_s(pid) - used_s
+    beats, used_s = crowd.beats - beats, scheduled_s(*pids) - used_s
     crowd.timing = False
     ended = time.perf_counter()
     if beats < 0.8 * count * intervals:
@@ -74,7 +75,7 @@ async def watch(workload: str, pid: int, crowd: Crowd, count: int, scale: Scale)
     return [
         (workload, "cpu", "% of a core", 100 * used_s / seconds),
         (workload, "cpu per check", "us each", 1e6 * used_s / beats),
-        (workload, "resident", "MB", usage(pid).resident / 1e6),
+        (workload, "resident", "MB", usage(*pids).resident / 1e6),
         (workload, "checks", "1/s", beats / seconds),
         (workload, "late, p99.9", "ms", percentile(late_ms, 0.999)),
         (workload, "latest check", "ms", max(late_ms)),

@@ -29,7 +29,7 @@ from load import call
 from programs import START_S, Program, eventually
 
 LAUNCHER = str(Path(__file__).with_name("launch.py"))
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+FAKETIME = Path(f"/usr/lib/{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1")
 INTERVAL_S, TIMEOUT_S, MISSES, RETRY_S = 3.0, 2.0, 2, 0.2
 DEPENDENTS = 10
 LEAST = 4  # instances of a service that the guard looks at

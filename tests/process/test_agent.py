@@ -154,7 +154,7 @@ def test_an_agent_whose_registry_is_away_ends_all_the_same(engine: FakeEngine) -
     with app() as first:
         start(engine, 1, first)
         with agent(engine, f"http://127.0.0.1:{free_port()}") as running:
-            eventually(lambda: "1 of 1 instances are not registered: 127.0.0.1:" in fault(running, "registered"))
+            eventually(lambda: "1 of 1 instance is not registered: 127.0.0.1:" in fault(running, "registered"))
             assert running.stop() == 0
 
 

@@ -159,7 +159,7 @@ def test_the_consumers_sidecar_refuses_the_token_that_the_registry_has_now(tmp_p
             pair.running = running
             pair.provide("GradingService", "--token-file", str(renewed))
             found = pair.expect("token_refused")
-            assert "refuse the registry's news" in found["Text"]
+            assert "1 instance of Portald refuses the registry's news" in found["Text"]
 
 
 def test_a_provider_that_the_consumer_cannot_connect_to(pair: Pair) -> None:
@@ -170,7 +170,7 @@ def test_a_provider_that_the_consumer_cannot_connect_to(pair: Pair) -> None:
     assert found["Warning"]
     assert found["LastError"] == f"127.0.0.1:{port} refused the connection"
     assert found["Instances"] == [unchecked.get("/status").json()["InstanceID"]]
-    assert "1 of the 1 instances of GradingService" in found["Text"]
+    assert "the only instance of GradingService that is up: its sidecar tried." in found["Text"]
     assert [one["Code"] for one in pair.why()] == ["address_not_reachable", "fine"]
     with socket.create_server(("127.0.0.1", port)):
         pair.expect("fine", 15.0)

@@ -12,6 +12,8 @@ from pillion_common import config
 from pillion_sidecar.check.app_check import AppCheck
 from pillion_sidecar.settings import Settings
 
+UNCHECKED = "it was not checked yet"
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -34,6 +36,12 @@ class Watched:
 
     def _note(self, well: bool, reason: str) -> None:
         self.told.append((well, reason))
+
+    async def looked(self, within_s: float = 10.0) -> None:
+        """Wait for what the first look found: on a busy machine a command alone takes longer than any fixed pause."""
+        async with asyncio.timeout(within_s):
+            while self.check.reason == UNCHECKED:
+                await asyncio.sleep(0.002)
 
     async def until(self, well: bool, within_s: float = 3.0) -> float:
         started = time.monotonic()

@@ -229,7 +229,7 @@ async def test_beyond_the_most_one_warning_names_who_was_left_out(
             fleet.apply(specs(registry, app, web(1, app, "a"), web(2, app + 1, "b")))
         assert (len(fleet), [spec.container.name for spec in fleet.beyond]) == (1, ["b"])
     assert [r.message for r in caplog.records if r.levelname == "WARNING" and "MAX_CONTAINERS" in r.message] == [
-        "1 instances more than PILLION_MAX_CONTAINERS allows, 1; raise it, or name fewer with PILLION_ONLY. Left out: b, ..."
+        "1 instance more than PILLION_MAX_CONTAINERS allows, 1; raise it, or name fewer with PILLION_ONLY. Left out: b, ..."
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
-from watched_app import free_port, settings, watched
+from watched_app import UNCHECKED, free_port, settings, watched
 
 from pillion_common.config import Address
 from pillion_common.http.message import Request, Response
@@ -72,7 +72,7 @@ async def serve() -> AsyncIterator[HttpServe]:
 async def test_an_app_that_was_not_checked_yet_is_not_well() -> None:
     check = AppCheck(settings("tcp", 1), lambda well, reason: None)
     assert not check.well
-    assert check.reason == "it was not checked yet"
+    assert check.reason == UNCHECKED
 
 
 async def test_none_means_well_for_ever() -> None:
@@ -93,7 +93,7 @@ async def test_an_open_port_is_well(app: TcpApp) -> None:
 async def test_a_closed_port_is_not_and_says_why() -> None:
     port = free_port()
     async with watched("tcp", port) as seen:
-        await asyncio.sleep(0.2)
+        await seen.looked()
         assert not seen.check.well
         assert seen.check.reason == f"port {port} took no connection: Connection refused"
         assert seen.told == [], "down from the start is no change"
@@ -112,7 +112,7 @@ async def test_a_port_that_hangs_is_given_up_in_time() -> None:
             filler.connect_ex(("127.0.0.1", port))
             fillers.append(filler)
         async with watched("tcp", port, timeout_s=0.1) as seen:
-            await asyncio.sleep(0.3)
+            await seen.looked()
             assert not seen.check.well
             assert seen.check.reason == f"port {port} took no connection within 0.1 s"
         for filler in fillers:
@@ -169,7 +169,7 @@ async def test_the_statuses_of_an_http_check(serve: HttpServe, status: int, well
 
     port = await serve(answer)
     async with watched("http:/ok?deep=1", port) as seen:
-        await asyncio.sleep(0.15)
+        await seen.looked()
         assert seen.check.well is well
         assert seen.check.reason == ("" if well else f"/ok?deep=1 answered {status}")
         assert asked[0] == ("GET", "/ok", b"deep=1")
@@ -182,7 +182,7 @@ async def test_an_http_app_that_hangs_is_given_up_in_time(serve: HttpServe) -> N
 
     port = await serve(never)
     async with watched("http:/ok", port, timeout_s=0.1) as seen:
-        await asyncio.sleep(0.3)
+        await seen.looked()
         assert seen.check.reason == f"127.0.0.1:{port} did not answer within 0.1 s"
 
 
@@ -190,7 +190,7 @@ async def test_an_http_app_that_refuses_and_comes_back(serve: HttpServe) -> None
     well = False
     port = await serve(lambda request: Response(200 if well else 503))
     async with watched("http:/ok", port) as seen:
-        await asyncio.sleep(0.1)
+        await seen.looked()
         assert not seen.check.well
         well = True
         await seen.until(True)
@@ -218,9 +218,8 @@ async def test_what_is_no_http_is_not_well(app: TcpApp) -> None:
 
     server = await asyncio.start_server(babble, "127.0.0.1", 0)
     async with watched("http:/", server.sockets[0].getsockname()[1]) as seen:
-        await asyncio.sleep(0.2)
+        await seen.looked()
         assert not seen.check.well
-        assert seen.check.reason != "it was not checked yet"
     server.close()
 
 

@@ -167,7 +167,7 @@ async def test_the_statuses_that_are_well_are_an_option(statuses: str, status: i
     server = Server(lambda request: Response(status))
     port = parse_url(await server.listen(Address("127.0.0.1", 0)), "url").port
     async with watched("http:/ok", port, check_status=statuses) as seen:
-        await asyncio.sleep(0.15)
+        await seen.looked()
         assert seen.check.well is well
         assert seen.check.reason == ("" if well else f"/ok answered {status}")
         seen.check.let_go()
@@ -311,12 +311,12 @@ async def test_no_process_left_is_an_own_limit(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_sidecar_looks_by_a_command(tmp_path: Path) -> None:
     flag = tmp_path / "well"
-    async with watched(f"exec:test -e {flag}", 1) as seen:
-        await asyncio.sleep(0.2)
+    async with watched(f"exec:test -e {flag}", 1, timeout_s=10.0) as seen:
+        await seen.looked()
         # Exit code 1 of `test` is a warning, by the convention of checks.
         assert (seen.check.well, seen.check.reason) == (True, "the check's command ended with exit code 1")
         flag.touch()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(10):
             while seen.check.reason:
                 await asyncio.sleep(0.01)
 

@@ -143,49 +143,54 @@ def _trouble(instance: Instance) -> str:
 
 
 def _unchecked(name: str, some: list[Instance]) -> Finding:
-    text = f"{_many(some)} of {name} were up before the registry restarted and have not been checked since."
-    return _of_instances("unchecked", text, "Wait a moment: whoever knew them keeps them, new ones are told once a check has passed.", some)
+    text = f"{_of(name, some, 'was', 'were')} up before the registry restarted and {_one(some, 'has', 'have')} not been checked since."
+    them = _it(some)
+    do = f"Wait a moment: whoever knew {them} keeps {them}, new ones are told once a check has passed."
+    return _of_instances("unchecked", text, do, some)
 
 
 def _starting(name: str, some: list[Instance]) -> Finding:
-    text = f"{_many(some)} of {name} started at {_since(some)} and no check has passed yet."
+    text = f"{_of(name, some, 'started', 'started')} at {_since(some)} and no check has passed yet."
     return _of_instances("starting", text, f"Wait until {name} answers its check; if it should by now, look at the last error.", some)
 
 
 def _check_failing(name: str, some: list[Instance]) -> Finding:
-    text = f"{_many(some)} of {name} fail their check since {_since(some)}."
+    text = f"{_of(name, some, 'fails its', 'fail their')} check since {_since(some)}."
     return _of_instances("check_failing", text, f"Look at what the last error names, and at {name}'s own log.", some)
 
 
 def _withdrawn_after_guard(name: str, some: list[Instance]) -> Finding:
-    text = f"{_many(some)} of {name} fell silent with many others; the guard kept them for its time, and then they were withdrawn."
+    then = f"kept {_it(some)} for its time, and then {_one(some, 'it was', 'they were')} withdrawn"
+    text = f"{_of(name, some, 'fell', 'fell')} silent with many others; the guard {then}."
     return _of_instances("withdrawn_after_guard", text, f"Look at the network between the registry and {name}: nobody refused.", some)
 
 
 def _held_for_flapping(name: str, some: list[Instance]) -> Finding:
     until = rfc3339(max(one.held_until_s or 0.0 for one in some))
-    text = f"{_many(some)} of {name} answer, and are held down until {until}, for they came and went too often."
+    held = _of(name, some, "answers, and is", "answer, and are")
+    text = f"{held} held down until {until}, for {_one(some, 'it', 'they')} came and went too often."
     return _of_instances("held_for_flapping", text, f"Look why {name} comes and goes: GET /events?name={name}.", some)
 
 
 def _kept_by_guard(case: _Case) -> Finding:
     some = case.suspects
     until = rfc3339(max(one.suspect_until_s or 0.0 for one in some))
-    text = (
-        f"{_many(some)} of {case.service} do not answer the registry, and are offered all the same until {until}: calls to them may fail."
-    )
-    do = "Look at the network between the registry and them; after that time those still silent are withdrawn."
+    silent = _of(case.service, some, "does not", "do not")
+    kept = f"{_one(some, 'is', 'are')} offered all the same until {until}: calls to {_it(some)} may fail"
+    text = f"{silent} answer the registry, and {kept}."
+    then = _one(some, "it is withdrawn if it is still silent", "those still silent are withdrawn")
+    do = f"Look at the network between the registry and {_it(some)}; after that time {then}."
     ids = tuple(one.record.instance_id for one in some[:MAX_SHOWN])
     return Finding("kept_by_guard", text, do, last_error=some[0].suspect, instances=ids)
 
 
 def _draining(name: str, some: list[Instance]) -> Finding:
-    text = f"{_many(some)} of {name} drain since {_since(some)}: somebody withdrew them, or they are about to end."
+    text = f"{_of(name, some, 'drains', 'drain')} since {_since(some)}: somebody withdrew {_it(some)}, or the end is near."
     return _of_instances("draining", text, "Start another one, or let it back: POST /services/{id}/undrain.", some)
 
 
 def _hidden(name: str, some: list[Instance]) -> Finding:
-    text = f"{_many(some)} of {name} were withdrawn by an operator's hand for a while, at {_since(some)}."
+    text = f"{_of(name, some, 'was', 'were')} withdrawn by an operator's hand for a while, at {_since(some)}."
     return _of_instances("withdrawn_by_hand", text, "Wait until the time is over, or end it: POST /services/{id}/undrain.", some)
 
 
@@ -209,12 +214,14 @@ def _about_consumer(case: _Case) -> Iterator[Finding]:
         return
     without = [one for one in case.consumers if case.service not in one.record.registration.requires]
     if without:
-        text = f"{_many(without)} of {case.consumer} did not say that they require {case.service}, so they are not told of it."
+        require = _one(without, f"it requires {case.service}, so it is", f"they require {case.service}, so they are")
+        text = f"{_of(case.consumer, without, 'did', 'did')} not say that {require} not told of it."
         yield _of_instances("not_required", text, f"Add {case.service} to PILLION_REQUIRES (classic: RequiredServices).", without)
     yield from _untold(case, [one for one in case.consumers if one not in without])
     down = [one for one in case.consumers if one.state is State.DOWN]
     if down:
-        text = f"{_many(down)} of {case.consumer} are down since {_since(down)}: what they know may be old, and they may be gone."
+        may = _one(down, "what it knows may be old, and it may be gone", "what they know may be old, and they may be gone")
+        text = f"{_of(case.consumer, down, 'is', 'are')} down since {_since(down)}: {may}."
         yield _of_instances("consumer_down", text, f"Look at what the last error names, and at {case.consumer}'s own log.", down)
 
 
@@ -252,28 +259,31 @@ def _untold(case: _Case, consumers: Iterable[Instance]) -> Iterator[Finding]:
 
 
 _Untold = list[tuple[Instance, Standing]]
+_Some = list[Instance] | _Untold
 
 
 def _unreachable(case: _Case, some: _Untold) -> Finding:
-    text = (
-        f"{_many(some)} of {case.consumer} cannot be reached by the registry since {_failing_since(some)}: neither checks nor news arrive."
-    )
+    away = _of(case.consumer, some, "cannot", "cannot")
+    text = f"{away} be reached by the registry since {_failing_since(some)}: neither checks nor news arrive."
     return _of_patches("consumer_unreachable", text, "See that its sidecar runs and that the registry reaches its peer listener.", some)
 
 
 def _patch_token(case: _Case, some: _Untold) -> Finding:
-    text = f"{_many(some)} of {case.consumer} refuse the registry's news for want of the right token since {_failing_since(some)}."
+    refusing = _of(case.consumer, some, "refuses", "refuse")
+    text = f"{refusing} the registry's news for want of the right token since {_failing_since(some)}."
     return _of_patches("token_refused", text, "Give both sides the same PILLION_TOKEN_FILE, and restart the sidecar.", some)
 
 
 def _unacknowledged(case: _Case, some: _Untold) -> Finding:
     tries = max(standing.tries for _, standing in some)
-    text = f"{_many(some)} of {case.consumer} have not acknowledged the newest patch since {_failing_since(some)}, in {tries} tries."
+    silent = _of(case.consumer, some, "has", "have")
+    times = "1 try" if tries == 1 else f"{tries} tries"
+    text = f"{silent} not acknowledged the newest patch since {_failing_since(some)}, in {times}."
     return _of_patches("patch_unacknowledged", text, f"Look at {case.consumer}'s sidecar, or its update URL if it is a classic one.", some)
 
 
 def _stale(case: _Case, some: _Untold) -> Finding:
-    text = f"{_many(some)} of {case.consumer} still have an older table: the newest patch is on its way, or waits for a check."
+    text = f"{_of(case.consumer, some, 'still has', 'still have')} an older table: the newest patch is on its way, or waits for a check."
     return _of_patches("stale_table", text, "Ask again in a moment; if it stays, the consumer takes long to answer.", some)
 
 
@@ -291,15 +301,17 @@ _UNTOLD: dict[str, Callable[[_Case, _Untold], Finding]] = {
 def _about_both(case: _Case) -> Iterator[Finding]:
     needs = max((one.record.registration.need(case.service) for one in case.consumers), default=1)
     if case.up and len(case.up) < needs:
-        text = f"{case.consumer} needs {needs} of {case.service}, and {len(case.up)} are up."
+        text = f"{case.consumer} needs {needs} of {case.service}, and {len(case.up)} {_one(case.up, 'is', 'are')} up."
         others = [one for one in case.providers if one.state is not State.UP]
         yield _of_instances("too_few", text, f"Start more of {case.service}, or require fewer.", others)
     tried = {one.url for some in case.evidence.unreached.values() for one in some}
     local = [one for one in case.providers if one.record.url not in tried and _is_loopback(parse_url(one.record.url, "URL").host)]
     far = [one for one in case.consumers if not _is_loopback(one.record.registrant)]
     if local and far:
-        text = f"{_many(local)} of {case.service} are registered at a loopback address, which {case.consumer} on another host cannot reach."
-        do = "Set PILLION_ADVERTISE beside it to the address under which others reach it."
+        registered = _of(case.service, local, "is", "are")
+        text = f"{registered} registered at a loopback address, which {case.consumer} on another host cannot reach."
+        it = _it(local)
+        do = f"Set PILLION_ADVERTISE beside {it} to the address under which others reach {it}."
         yield _of_instances("address_not_reachable", text, do, local, warning=True)
 
 
@@ -311,10 +323,9 @@ def _about_the_way(case: _Case) -> Iterator[Finding]:
     if not far:
         return
     near = [one for one in case.consumers if unreached.get(one.record.instance_id)]
-    text = (
-        f"{_many(near)} of {case.consumer} cannot connect to {len(far)} of the {len(case.up)} instances of {case.service} that are up: "
-        f"the sidecar there tried."
-    )
+    which = "the only instance" if len(case.up) == 1 else f"{len(far)} of the {len(case.up)} instances"
+    up, tried = _one(case.up, "is", "are"), _one(near, "its sidecar", "their sidecars")
+    text = f"{_of(case.consumer, near, 'cannot', 'cannot')} connect to {which} of {case.service} that {up} up: {tried} tried."
     do = f"See that {case.service} listens at that address, not on loopback alone, and that nothing between them keeps it away."
     ids = tuple(one.record.instance_id for one in far[:MAX_SHOWN])
     yield Finding("address_not_reachable", text, do, True, last_error=errors[far[0].record.url], instances=ids)
@@ -322,7 +333,8 @@ def _about_the_way(case: _Case) -> Iterator[Finding]:
 
 def _fine(case: _Case) -> Finding:
     told = [standing.told_s for one in case.consumers if (standing := case.evidence.standing(one.record.instance_id)) and standing.told_s]
-    text = f"{case.consumer} has acknowledged all {len(case.up)} providers of {case.service}."
+    which = "the only provider" if len(case.up) == 1 else f"all {len(case.up)} providers"
+    text = f"{case.consumer} has acknowledged {which} of {case.service}."
     since = rfc3339(max(told)) if told else None
     return Finding(FINE, text, "If it does not use them, look at the consumer: GET /providers at its sidecar.", since=since)
 
@@ -334,8 +346,17 @@ def _is_loopback(host: str) -> bool:
 # Words.
 
 
-def _many(some: list[Instance] | _Untold) -> str:
-    return "1 instance" if len(some) == 1 else f"{len(some)} instances"
+def _of(name: str, some: _Some, one: str, many: str) -> str:
+    """Return how many of a service, and the verb: `1 instance of Db is`, `3 instances of Db are`."""
+    return f"1 instance of {name} {one}" if len(some) == 1 else f"{len(some)} instances of {name} {many}"
+
+
+def _one(some: _Some, one: str, many: str) -> str:
+    return one if len(some) == 1 else many
+
+
+def _it(some: _Some) -> str:
+    return _one(some, "it", "them")
 
 
 def _since(some: list[Instance]) -> str:

@@ -1,7 +1,8 @@
-"""etcd: one member with its default fsync, spoken to over its HTTP/JSON gateway."""
+"""etcd: one member, or several, with its default fsync, spoken to over its HTTP/JSON gateway."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import subprocess
@@ -16,6 +17,7 @@ from machine import free_port
 from peers.process import find, server
 
 NAME = "etcd"
+THREE = "etcd-3"
 
 
 class Etcd(NamedTuple):
@@ -41,11 +43,29 @@ def text(plain: str) -> str:
 
 @contextlib.asynccontextmanager
 async def etcd(folder: Path) -> AsyncIterator[Etcd]:
-    """Run a member."""
-    url, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-    words = [str(find("etcd")), "--name", "bench", "--data-dir", str(folder / "etcd"), "--log-level", "error", "--logger", "zap"]
+    """Run one member alone."""
+    async with members(folder, 1) as (member,):
+        yield member
+
+
+@contextlib.asynccontextmanager
+async def members(folder: Path, count: int) -> AsyncIterator[list[Etcd]]:
+    """Run so many members that replicate to each other; the one that leads comes first."""
+    peers = {f"bench-{at}": f"http://127.0.0.1:{free_port()}" for at in range(count)}
+    async with contextlib.AsyncExitStack() as stack:
+        found = await asyncio.gather(*(stack.enter_async_context(_member(folder / name, name, peers)) for name in peers))
+        told = await asyncio.gather(*(member.ask("maintenance/status") for member in found))
+        led = [one["header"]["member_id"] == one["leader"] for one in told].index(True)
+        yield [found[led], *found[:led], *found[led + 1 :]]
+
+
+@contextlib.asynccontextmanager
+async def _member(folder: Path, name: str, peers: dict[str, str]) -> AsyncIterator[Etcd]:
+    folder.mkdir()
+    url, peer = f"http://127.0.0.1:{free_port()}", peers[name]
+    words = [str(find("etcd")), "--name", name, "--data-dir", str(folder / "etcd"), "--log-level", "error", "--logger", "zap"]
     words += ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer]
-    words += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"bench={peer}"]
+    words += ["--initial-advertise-peer-urls", peer, "--initial-cluster", ",".join(f"{one}={where}" for one, where in peers.items())]
 
     async def ready() -> bool:
         return bool(json.loads(await call("GET", f"{url}/health"))["health"] == "true")

@@ -105,7 +105,8 @@ class Agent:
 
     def _not_admitted(self) -> str | None:
         faults = [instance.registrar.fault for instance in self._fleet if not instance.registrar.admitted]
-        return f"{len(faults)} of {len(self._fleet)} instances are not registered: {faults[0]}" if faults else None
+        are = "instance is" if len(self._fleet) == 1 else "instances are"
+        return f"{len(faults)} of {len(self._fleet)} {are} not registered: {faults[0]}" if faults else None
 
     def _pictured(self, containers: Mapping[str, Container], listed: Mapping[str, Listed]) -> None:
         self._seen = containers, listed

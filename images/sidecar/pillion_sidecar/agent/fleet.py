@@ -58,7 +58,8 @@ class Fleet:
         for spec in plan.add:
             self._add(spec)
         if len(plan.beyond) > len(self.beyond):
-            what = f"{len(plan.beyond)} instances more than PILLION_MAX_CONTAINERS allows, {self._most}"
+            many = "1 instance" if len(plan.beyond) == 1 else f"{len(plan.beyond)} instances"
+            what = f"{many} more than PILLION_MAX_CONTAINERS allows, {self._most}"
             _log.warning("too_many", f"{what}; raise it, or name fewer with PILLION_ONLY. Left out: {plan.beyond[0].container.name}, ...")
         self.beyond = plan.beyond
         return plan
