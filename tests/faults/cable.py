@@ -1,4 +1,4 @@
-"""A TCP path on which either direction, or both, can be cut and mended: what was sent is held meanwhile, as TCP does, and nothing is closed."""
+"""A TCP path on which one direction, or both, can be cut and mended: what was sent is held meanwhile, and nothing is closed."""
 
 from __future__ import annotations
 

@@ -76,6 +76,12 @@ class Truth:
         """Return whether everybody knows all that is true."""
         return not self._open
 
+    def open(self) -> str:
+        """Return what is not known to all yet, in words."""
+        some = [(url, self._providers[url]) for url in sorted(self._open)]
+        told = [f"{url} ({'up' if one.wanted else 'gone'}): {len(one.waiting)}, as {min(one.waiting)}" for url, one in some]
+        return f"{len(told)} changes, among them {'; '.join(told[:3])}" if told else "nothing"
+
     # What is told.
 
     def added(self, dependent: str, name: str, url: str, now: float, appends: bool) -> None:
