@@ -137,6 +137,8 @@ class _Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if not self._player.listens:
+            self.transport.abort()  # it was taken in the moment in which the player died
         self._player.lines.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
