@@ -102,6 +102,12 @@ class Members:
         self._tasks.spawn("renewals", self._renew())
         self._tasks.spawn("members", self._look())
 
+    async def joined(self, timeout_s: float) -> None:
+        """Return when our lease is heard, or the time is over: then it goes on by itself."""
+        ends = time.monotonic() + timeout_s
+        while self.fenced() and time.monotonic() < ends:
+            await asyncio.sleep(LOOK_S / 4)
+
     async def leave(self) -> None:
         """Take our leave, so that the others go on at once."""
         self._leaving = True

@@ -146,8 +146,8 @@ class Registry:
         """Return how things stand with a consumer's instances, for those who ask why."""
         return self.notifier.standing
 
-    async def until_current(self) -> None:
-        """Return when the catalogue is of this moment, before a write: at once, where it is our own."""
+    def check_current(self) -> None:
+        """Refuse a write while what is known here may be old; never, where the catalogue is our own."""
 
     # Use cases.
 

@@ -42,6 +42,8 @@ from pillion_registry.store.mirror import News
 from pillion_registry.store.nats import NatsStore
 from pillion_registry.why import MAX_CONSUMERS
 
+BACK_SOON = "this registry was away and learns what has changed; ask another one, or again in a second"
+JOIN_S = 3.0
 ASK_S = 1.0  # for an answer of another registry, beside what it waits for itself
 ASK_AGAIN_S = 0.3
 TAKE_AGAIN_S = 0.3
@@ -86,6 +88,7 @@ class SharedRegistry(Registry):
         self._bucket.listen(self._news)
         self._tasks.keep("store-lost", self._end_when_lost())
         await self.members.begin(self._bucket.lose)
+        await self.members.joined(JOIN_S)
 
     async def stop(self) -> None:
         """Take our leave, so that the others go on at once."""
@@ -98,14 +101,14 @@ class SharedRegistry(Registry):
             return fault
         return "this registry hears nothing of its own lease in NATS: the others do its work" if self.members.fenced() else None
 
-    async def until_current(self) -> None:
-        """Return when the catalogue is of this moment: after a pause of ours, as soon as we have seen what came meanwhile.
+    def check_current(self) -> None:
+        """Refuse a write while we are away: the others go on, and whoever asked may have asked them meanwhile and be gone.
 
         Raises:
-            Unavailable: NATS does not answer.
+            Unavailable: we are.
         """
         if self.members.fenced():
-            await self._bucket.catch_up()
+            raise Unavailable(self.store_fault() or BACK_SOON, code="not_current", retry_after_s=1)
 
     @property
     def owned(self) -> int:

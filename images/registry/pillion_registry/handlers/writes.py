@@ -12,10 +12,10 @@ from pillion_registry.wire import HideRequest, OperatorRequest, Removed
 class WriteHandler(RegistryHandler):
     """A handler that changes the catalogue: the one of this moment."""
 
-    async def prepare(self) -> None:  # type: ignore[override]
-        """Refuse who may not, and wait until what is known here is current."""
+    def prepare(self) -> None:
+        """Refuse who may not, and everybody while what is known here may be old."""
         super().prepare()
-        await self.registry.until_current()
+        self.registry.check_current()
 
 
 class ServicesHandler(ServicesListHandler):
@@ -27,7 +27,7 @@ class ServicesHandler(ServicesListHandler):
             url = self.request.body.decode("ascii").strip()
         except UnicodeDecodeError as exc:
             raise InvalidInput("the body is not a URL; send the ServiceURL as text/plain", code="invalid_url") from exc
-        await self.registry.until_current()
+        self.registry.check_current()
         removed = await self.registry.deregister(url, self.by())
         self.write_json(models.encode(Removed(removed)))
 
