@@ -47,6 +47,7 @@ from pillion_registry.reach import Reach
 from pillion_registry.reads import Reads
 from pillion_registry.refusals import Refusals
 from pillion_registry.settings import Settings
+from pillion_registry.sharing import Sharing
 from pillion_registry.store.base import Hand, Put, Remove, SetState, Store, Stored
 from pillion_registry.targets import check_targets
 from pillion_registry.timeline import Timeline
@@ -74,9 +75,8 @@ class Registry:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._tasks = tasks
-        self._clock = clock
-        self._token = token
+        self._tasks, self._clock, self._token = tasks, clock, token
+        self.sharing: Sharing | None = None  # among registries that share a catalogue
         self._catalog = Catalog(settings.max_instances) if catalog is None else catalog
         self.events = Events(clock)
         self.history = History(settings.journal_path(), settings.journal_size, settings.journal_age, self._snapshot, clock)

@@ -72,12 +72,13 @@ class SharedRegistry(Registry):
             catch_up=store.catch_up,
         )
         self._mine = self.members.sharing.mine
-        self._own: set[str] = set()  # what is looked after here
+        self._own = self.members.sharing.owned
         self._proposed: dict[str, State] = {}  # the newest change of each instance that a check asks for and that is on its way
         self._hand: Hand | None = None  # somebody's, for whom a change is being proposed
         self._asked: SetState | None = None
         self._shared = SharedCatalog(settings.max_instances, self._mine, self._propose)
         super().__init__(settings, store, token, tasks, clock, self._shared)
+        self.sharing = self.members.sharing
         self.handover = Handover(store.known, self.members.me, self._lives, settings.heartbeat_timeout)
 
     # Life.
@@ -109,11 +110,6 @@ class SharedRegistry(Registry):
         """
         if self.members.fenced():
             raise Unavailable(self.store_fault() or BACK_SOON, code="not_current", retry_after_s=1)
-
-    @property
-    def owned(self) -> int:
-        """Return how many instances are looked after here."""
-        return len(self._own)
 
     async def _end_when_lost(self) -> None:
         _log.error("store_lost", f"{await self._bucket.lost()}; ending, for nothing but a new start helps")

@@ -25,6 +25,7 @@ class Sharing:
     def __init__(self, me: str) -> None:
         self.me = me
         self.live: tuple[str, ...] = ()
+        self.owned: set[str] = set()  # the instances that are looked after here
         self._heard: dict[str, float] = {}
         self._sent_at = -math.inf  # when the lease of our own that was heard last was sent
         self._salts: tuple[tuple[str, bytes], ...] = ()
