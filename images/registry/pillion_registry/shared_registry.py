@@ -254,10 +254,12 @@ class SharedRegistry(Registry):
                 super()._show_at(instance.record.instance_id, instance.hidden_until_s)
 
     def _retake_all(self) -> None:
-        """Tell ours anew: others may have told them meanwhile."""
+        """Tell ours anew, for others may have told them meanwhile; ask those that are not up, for what was found while away is void."""
         for instance_id in self._own:
             if (instance := self._catalog.get(instance_id)) is not None:
                 self._tell(instance)
+                if instance.comes_up:
+                    self.prober.check_soon(instance_id)
 
     def _lose(self, instance_id: str) -> None:
         if instance_id in self._own:
