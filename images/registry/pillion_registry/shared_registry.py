@@ -37,9 +37,9 @@ from pillion_registry.registry import RESTART_SPREAD_S, Registry
 from pillion_registry.settings import Settings
 from pillion_registry.shared_catalog import SharedCatalog
 from pillion_registry.sharing import FENCE_S
-from pillion_registry.store.base import NOBODY, Hand, Known, SetState, Stored
+from pillion_registry.store.base import NOBODY, Hand, Known, Outdated, SetState, Stored
 from pillion_registry.store.mirror import News
-from pillion_registry.store.nats import NatsStore
+from pillion_registry.store.nats import TRIES, NatsStore
 from pillion_registry.why import MAX_CONSUMERS
 
 BACK_SOON = "this registry was away and learns what has changed; ask another one, or again in a second"
@@ -137,7 +137,8 @@ class SharedRegistry(Registry):
     def _propose(self, instance: Instance, state: State, reason: str | None, since_s: float, hidden_until_s: float | None) -> None:
         """Ask the bucket for what the rules want."""
         record = instance.record
-        change = SetState(record.instance_id, record.generation, state, reason, since_s, 0, self._hand or NOBODY, hidden_until_s)
+        seen = self._bucket.mirror.revision_of(record.instance_id)
+        change = SetState(record.instance_id, record.generation, state, reason, since_s, 0, self._hand or NOBODY, hidden_until_s, seen)
         if self._hand is not None:
             self._asked = change
         elif self._proposed.get(record.instance_id) is not state and not self.members.fenced():
@@ -148,15 +149,22 @@ class SharedRegistry(Registry):
         self.keeping.note(fault)
         if self._proposed.get(instance_id) is state:
             del self._proposed[instance_id]
+        instance = self._catalog.get(instance_id)
+        if instance is not None and instance.state is not state and instance_id in self._own:
+            self.prober.check_soon(instance_id)  # something else came first: look again
 
     async def _by_hand(self, instance_id: str, hand: Hand, change: Callable[[Instance], Transition | None]) -> None:
-        self._asked, self._hand = None, hand
-        try:
-            change(self._find(instance_id))
-        finally:
-            asked, self._hand = self._asked, None
-        if asked is not None:
-            await self.keeping.commit(asked)
+        for left in reversed(range(TRIES)):
+            self._asked, self._hand = None, hand
+            try:
+                change(self._find(instance_id))
+            finally:
+                asked, self._hand = self._asked, None
+            try:
+                return await self.keeping.commit(asked) if asked is not None else None
+            except Outdated:
+                if not left:
+                    raise
 
     def _check_soon(self, instance_id: str) -> None:
         if instance_id in self._own:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from pillion_common.errors import PillionError
+from pillion_common.errors import PillionError, Unavailable
 from pillion_common.models import ProviderEntry, State
 from pillion_registry.catalog import Record
 
@@ -17,6 +17,12 @@ REVISION_GAP = 10_000
 Known = Mapping[str, tuple[ProviderEntry, ...]]
 
 OnDone = Callable[[PillionError | None], None]
+
+
+class Outdated(Unavailable):
+    """Another change came first: decide anew."""
+
+    code = "outdated"
 
 
 class Hand(NamedTuple):
@@ -44,7 +50,9 @@ class Put(NamedTuple):
 class SetState(NamedTuple):
     """Keep a new state, if the record is still of that generation: a late word about a removed instance changes nothing.
 
-    `firm` asks for it whatever else has happened meanwhile; else what another replica kept first stands.
+    Attributes:
+        expected: the revision of the instance for which this was decided, where several replicas decide; what came since may say otherwise.
+        firm: tell so (Outdated) where something came since; else drop the change.
     """
 
     instance_id: str
@@ -55,6 +63,7 @@ class SetState(NamedTuple):
     revision: int
     hand: Hand = NOBODY
     hidden_until_s: float | None = None
+    expected: int | None = None
     firm: bool = True
 
 

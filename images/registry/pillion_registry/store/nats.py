@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 
@@ -23,7 +23,7 @@ from pillion_common.nats_stream import Overtaken, StreamGone
 from pillion_common.tasks import Supervisor
 from pillion_registry.catalog import kept_state
 from pillion_registry.lanes import Lanes
-from pillion_registry.store.base import Acknowledged, Change, Known, OnDone, Put, Remove, SetState, Store, Stored, StoredInstance
+from pillion_registry.store.base import Acknowledged, Change, Known, OnDone, Outdated, Put, Remove, SetState, Store, Stored, StoredInstance
 from pillion_registry.store.mirror import Mirror, Mirrored, News
 from pillion_registry.store.nats_bucket import Bucket, Entry
 from pillion_registry.store.nats_wire import Gone, Kept, Told, read_told, write
@@ -110,7 +110,8 @@ class NatsStore(Store):
             asyncio.get_running_loop().call_soon(on_done, busy)
             return
         self._waiting += 1
-        task = asyncio.get_running_loop().create_task(self._commit(tuple(changes), on_done))
+        known = {one.record.instance_id: self.mirror.instances.get(one.record.instance_id) for one in changes if isinstance(one, Put)}
+        task = asyncio.get_running_loop().create_task(self._commit(tuple(changes), known, on_done))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
@@ -237,16 +238,17 @@ class NatsStore(Store):
 
     # Writing.
 
-    async def _commit(self, changes: tuple[Change, ...], on_done: OnDone) -> None:
+    async def _commit(self, changes: tuple[Change, ...], known: Mapping[str, Mirrored | None], on_done: OnDone) -> None:
+        """Write the changes; `known` is what the instances of registrations were when it was decided about them."""
         error: PillionError | None = None
         try:
             async with self._lanes.hold(*_keys(changes)):
                 for change in changes:
-                    await self._write(change)
+                    await self._write(change, known)
         except PillionError as exc:
             error = (
                 exc
-                if isinstance(exc, Conflict | StorageFull)
+                if isinstance(exc, Conflict | StorageFull | Outdated)
                 else Unavailable(exc.message, code="store_failed", retry_after_s=RETRY_AFTER_S)
             )
         finally:
@@ -256,22 +258,21 @@ class NatsStore(Store):
         except Exception as exc:  # a fault of one caller is not the others'
             asyncio.get_running_loop().call_exception_handler({"message": "a caller of the store failed", "exception": exc})
 
-    async def _write(self, change: Change) -> None:
+    async def _write(self, change: Change, known: Mapping[str, Mirrored | None]) -> None:
         match change:
             case Put():
-                await self._put(change)
+                await self._put(change, known[change.record.instance_id])
             case SetState():
                 await self._set_state(change)
             case Remove(instance_id, generation, _, hand, reason):
                 await self._remove(instance_id, generation, Gone(reason, hand.kind, hand.by))
-            case Acknowledged(instance_id, generation, known):
+            case Acknowledged(instance_id, generation, told):
                 if self.mirror.has(instance_id, generation):
-                    await self.known.set(instance_id, write(Told(generation, dict(known))))
+                    await self.known.set(instance_id, write(Told(generation, dict(told))))
 
-    async def _put(self, put: Put) -> None:
+    async def _put(self, put: Put, first: Mirrored | None) -> None:
         record = put.record
         state = put.state if put.hidden_until_s is None else State.DRAINING
-        first = self.mirror.instances.get(record.instance_id)
         for _ in range(TRIES):
             now = self.mirror.instances.get(record.instance_id)
             if now is not first:  # another replica has changed it meanwhile
@@ -292,13 +293,17 @@ class NatsStore(Store):
     async def _set_state(self, change: SetState) -> None:
         for _ in range(TRIES):
             one = self.mirror.instances.get(change.instance_id)
+            if change.expected not in (None, one.revision if one else 0):
+                if change.firm:
+                    raise Outdated(f"{change.instance_id} has changed meanwhile; try again", retry_after_s=RETRY_AFTER_S)
+                return
             if one is None or one.kept.generation != change.generation:
                 return
             kept = Kept(
                 one.kept.generation, one.kept.registrant, one.kept.registered, one.kept.registration, change.state, change.since_s,
                 change.reason, one.kept.trusted, change.hidden_until_s, change.hand.kind, change.hand.by,
             )  # fmt: skip
-            if await self._try(change.instance_id, write(kept)) or not change.firm:
+            if await self._try(change.instance_id, write(kept)):
                 return
         raise Unavailable(f"too many registries write to {change.instance_id}; try again")
 
