@@ -47,9 +47,20 @@ class Members:
         changed: called when other members are live than before.
         lapsed: called when we are back after the others may have taken over what is ours.
         answer: answers a question of another member.
+        current: whether what is known here of the catalogue is of this moment; while not, the lease is not renewed.
+        catch_up: returns when it is, after a lapse; raises Unavailable.
     """
 
-    def __init__(self, link: NatsLink, name: str, changed: Callable[[], None], lapsed: Callable[[], None], answer: Answer) -> None:
+    def __init__(
+        self,
+        link: NatsLink,
+        name: str,
+        changed: Callable[[], None],
+        lapsed: Callable[[], None],
+        answer: Answer,
+        current: Callable[[], bool],
+        catch_up: Callable[[], Awaitable[None]],
+    ) -> None:
         self.me = f"{name}-{secrets.token_hex(3)}"
         self.sharing = Sharing(self.me)
         self._link = link
@@ -58,16 +69,19 @@ class Members:
         self._changed = changed
         self._lapsed = lapsed
         self._answer = answer
+        self._current = current
+        self._catch_up = catch_up
         self._sent: deque[tuple[int, float]] = deque(maxlen=MAX_UNHEARD)
         self._number = 0
-        self._away = False
+        self._away = True  # until we are back: our lease is heard, and the catalogue is of this moment
+        self._coming_back: asyncio.Task[None] | None = None
         self._leaving = False
         self._tasks = Supervisor()
         self._gone: Callable[[str], None] = lambda _: None
 
     def fenced(self) -> bool:
         """Return whether nobody may be told anything from here now."""
-        return self.sharing.fenced(time.monotonic())
+        return self._away or self.sharing.fenced(time.monotonic())
 
     async def begin(self, gone: Callable[[str], None]) -> None:
         """Join the others.
@@ -127,10 +141,11 @@ class Members:
 
     async def _renew(self) -> None:
         while not self._leaving:
-            self._number += 1
-            self._sent.append((self._number, time.monotonic()))
-            with suppress(nats.errors.Error, OSError):
-                await self._bucket.tell(self.me, msgspec.json.encode(_Lease(self._number)))
+            if self._current():
+                self._number += 1
+                self._sent.append((self._number, time.monotonic()))
+                with suppress(nats.errors.Error, OSError):
+                    await self._bucket.tell(self.me, msgspec.json.encode(_Lease(self._number)))
             await asyncio.sleep(RENEW_S)
 
     def _take(self, entry: Entry) -> None:
@@ -164,13 +179,26 @@ class Members:
             if not self._away and self.sharing.live:
                 _log.warning("lease_lapsed", f"nothing of our own lease was heard for {LEASE_S:g} s: telling nobody anything until it is")
             self._away = True
-        elif self._away and not self.sharing.fenced(now):
-            self._away = False
-            if self.sharing.look(now):
-                self._tell()
-            self._lapsed()
+        elif self._away:
+            if not self.sharing.fenced(now) and (self._coming_back is None or self._coming_back.done()):
+                self._coming_back = self._tasks.spawn("coming back", self._come_back())
         elif self.sharing.look(now):
             self._tell()
+
+    async def _come_back(self) -> None:
+        """Go on after a lapse, or begin: first learn what has changed meanwhile."""
+        try:
+            await self._catch_up()
+        except Unavailable as exc:
+            _log.warn_seldom("not_current", f"what has changed meanwhile cannot be read: {exc.message}; trying again")
+            return
+        now = time.monotonic()
+        if self.sharing.fenced(now):
+            return
+        self._away = False
+        if self.sharing.look(now):
+            self._tell()
+        self._lapsed()
 
     def _tell(self) -> None:
         live = self.sharing.live

@@ -90,9 +90,8 @@ class Registry:
         self._channels = Channels(self._rule, lambda instance_id: self.prober.check_soon(instance_id))
         self.reach = Reach(self._catalog, self._channels, self._rule, token)
         self.lag = LagMeter(min(MAX_TOLERANCE_S, settings.heartbeat_timeout / 4))
-        self.prober = Prober(
-            self._channels, self.lag, self._checked, interval_s=settings.heartbeat_interval, timeout_s=settings.heartbeat_timeout
-        )
+        interval_s, timeout_s = settings.heartbeat_interval, settings.heartbeat_timeout
+        self.prober = Prober(self._channels, self.lag, self._checked, interval_s=interval_s, timeout_s=timeout_s)
         self.health = Health(self._catalog, settings, self.events, self.prober.hasten, clock)
         self._timeline = Timeline(self._catalog, self._channels.open, settings.log_to, token, clock)
         self._lanes = Lanes()
@@ -147,6 +146,9 @@ class Registry:
         """Return how things stand with a consumer's instances, for those who ask why."""
         return self.notifier.standing
 
+    async def until_current(self) -> None:
+        """Return when the catalogue is of this moment, before a write: at once, where it is our own."""
+
     # Use cases.
 
     async def register(self, registration: Registration, registrant: str, trusted: bool = False) -> Registered:
@@ -167,12 +169,12 @@ class Registry:
             now = self._clock()
             decision = self._catalog.decide(registration, registrant, now, trusted, self._coming)
             earlier = self._catalog.get(instance_id)
-            hidden = earlier is not None and earlier.hidden_until_s is not None and decision.state is State.DRAINING
+            hidden_until_s = earlier.hidden_until_s if earlier and decision.state is State.DRAINING else None
             # So that another restart retains it as well; and ends what an operator meant for some seconds.
-            kept_state = State.UP if decision.retained or hidden else decision.state
+            kept_state = State.UP if decision.retained or hidden_until_s else decision.state
             renewed = earlier is not None and earlier.record.registration == registration
             kind = events.RENEWED if renewed else events.REGISTERED
-            put = Put(decision.record, kept_state, now, decision.replaced, self._catalog.revision + 1, Hand(kind))
+            put = Put(decision.record, kept_state, now, decision.replaced, self._catalog.revision + 1, Hand(kind), hidden_until_s)
             self._coming += decision.new
             try:
                 await self.keeping.commit(put)
@@ -311,11 +313,9 @@ class Registry:
         return await self.notifier.until_withdrawn(name, url, timeout_s)
 
     def _check_soon(self, instance_id: str) -> None:
-        """Have an instance checked before its turn."""
         self.prober.check_soon(instance_id)
 
     def _tells_of(self, event: Event) -> bool:
-        """Return whether the log service hears of an event from here."""
         return True
 
     # Inside.

@@ -36,6 +36,7 @@ from pillion_registry.questions import (
 from pillion_registry.registry import RESTART_SPREAD_S, Registry
 from pillion_registry.settings import Settings
 from pillion_registry.shared_catalog import SharedCatalog
+from pillion_registry.sharing import FENCE_S
 from pillion_registry.store.base import NOBODY, Hand, Known, SetState, Stored
 from pillion_registry.store.mirror import News
 from pillion_registry.store.nats import NatsStore
@@ -59,7 +60,15 @@ class SharedRegistry(Registry):
         self, settings: Settings, store: NatsStore, token: Token | None, tasks: Supervisor, clock: Callable[[], float] = time.time
     ) -> None:
         self._bucket = store
-        self.members = Members(store.link, settings.member_name(), self._share_anew, self._retake_all, self._answer)
+        self.members = Members(
+            store.link,
+            settings.member_name(),
+            changed=self._share_anew,
+            lapsed=self._retake_all,
+            answer=self._answer,
+            current=lambda: store.silent_s() < FENCE_S,
+            catch_up=store.catch_up,
+        )
         self._mine = self.members.sharing.mine
         self._own: set[str] = set()  # what is looked after here
         self._proposed: dict[str, State] = {}  # the newest change of each instance that a check asks for and that is on its way
@@ -88,6 +97,15 @@ class SharedRegistry(Registry):
         if (fault := self._bucket.fault()) is not None:
             return fault
         return "this registry hears nothing of its own lease in NATS: the others do its work" if self.members.fenced() else None
+
+    async def until_current(self) -> None:
+        """Return when the catalogue is of this moment: after a pause of ours, as soon as we have seen what came meanwhile.
+
+        Raises:
+            Unavailable: NATS does not answer.
+        """
+        if self.members.fenced():
+            await self._bucket.catch_up()
 
     @property
     def owned(self) -> int:

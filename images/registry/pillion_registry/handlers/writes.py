@@ -9,6 +9,15 @@ from pillion_registry.handlers.lists import ServicesListHandler
 from pillion_registry.wire import HideRequest, OperatorRequest, Removed
 
 
+class WriteHandler(RegistryHandler):
+    """A handler that changes the catalogue: the one of this moment."""
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        """Refuse who may not, and wait until what is known here is current."""
+        super().prepare()
+        await self.registry.until_current()
+
+
 class ServicesHandler(ServicesListHandler):
     """`/services`: the list, and the classic protocol's DELETE; its POST is a hot route."""
 
@@ -18,11 +27,12 @@ class ServicesHandler(ServicesListHandler):
             url = self.request.body.decode("ascii").strip()
         except UnicodeDecodeError as exc:
             raise InvalidInput("the body is not a URL; send the ServiceURL as text/plain", code="invalid_url") from exc
+        await self.registry.until_current()
         removed = await self.registry.deregister(url, self.by())
         self.write_json(models.encode(Removed(removed)))
 
 
-class StateHandler(RegistryHandler):
+class StateHandler(WriteHandler):
     """`/services/{id}/state`: an instance's own report."""
 
     async def post(self, instance_id: str) -> None:
@@ -31,7 +41,7 @@ class StateHandler(RegistryHandler):
         self.write_json(models.encode(await self.registry.report(instance_id, report)))
 
 
-class DrainHandler(RegistryHandler):
+class DrainHandler(WriteHandler):
     """`/services/{id}/drain`: withdraws an instance that goes on working."""
 
     async def post(self, instance_id: str) -> None:
@@ -40,7 +50,7 @@ class DrainHandler(RegistryHandler):
         self.write_json(models.encode(await self.registry.drain(instance_id, request, self.by(request.by))))
 
 
-class UndrainHandler(RegistryHandler):
+class UndrainHandler(WriteHandler):
     """`/services/{id}/undrain`: lets a drained or hidden instance come back."""
 
     async def post(self, instance_id: str) -> None:
@@ -49,7 +59,7 @@ class UndrainHandler(RegistryHandler):
         self.write_json(models.encode(await self.registry.undrain(instance_id, self.by(request.by))))
 
 
-class HideHandler(RegistryHandler):
+class HideHandler(WriteHandler):
     """`/services/{id}/hide`: withdraws a healthy instance for some seconds."""
 
     async def post(self, instance_id: str) -> None:
@@ -59,7 +69,7 @@ class HideHandler(RegistryHandler):
         self.write_json(models.encode(hidden))
 
 
-class ForgetHandler(RegistryHandler):
+class ForgetHandler(WriteHandler):
     """`/services/{id}/forget`: removes one instance."""
 
     async def post(self, instance_id: str) -> None:

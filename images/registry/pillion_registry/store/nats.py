@@ -127,7 +127,7 @@ class NatsStore(Store):
         """Return why nothing can be kept now, and since when."""
         if (fault := self.link.fault()) is not None:
             return fault
-        silent_s = time.monotonic() - self._follower.heard_at
+        silent_s = self.silent_s()
         return f"the catalogue's bucket in NATS has said nothing for {silent_s:.0f} s" if silent_s > SILENT_S else None
 
     async def lost(self) -> str:
@@ -141,10 +141,22 @@ class NatsStore(Store):
         await self.known.stream.made()
         self._created = str(info.created)
         self._following = self._following or self._tasks.spawn("follower", self._run_follower())
-        while await self._services.next_after(self.mirror.revision) is not None:
-            await asyncio.sleep(CATCH_UP_S)
+        await self.catch_up()
         self.mirror.revision = max(self.mirror.revision, info.state.last_seq)
         self._opened = True
+
+    async def catch_up(self) -> None:
+        """Return when this replica has seen all that the bucket has.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        while await self._services.next_after(self.mirror.revision) is not None:
+            await asyncio.sleep(CATCH_UP_S)
+
+    def silent_s(self) -> float:
+        """Return for how long nothing was heard of the bucket; it is heard of twice a second."""
+        return time.monotonic() - self._follower.heard_at
 
     async def _run_follower(self) -> None:
         try:
@@ -257,7 +269,8 @@ class NatsStore(Store):
                     await self.known.set(instance_id, write(Told(generation, dict(known))))
 
     async def _put(self, put: Put) -> None:
-        record, state = put.record, put.state
+        record = put.record
+        state = put.state if put.hidden_until_s is None else State.DRAINING
         first = self.mirror.instances.get(record.instance_id)
         for _ in range(TRIES):
             now = self.mirror.instances.get(record.instance_id)
