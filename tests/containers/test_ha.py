@@ -6,8 +6,10 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import requests
@@ -22,6 +24,8 @@ UP_S = 180  # a start period and a minute
 COMPOSE_S = 300.0
 FOUND_S = 40.0
 LOOKING_S = 6
+# NATS 2.10.27, started first on a busy machine, may leave one of its servers out of its own group (docs/compose.md).
+NOT_COUNTED = "no suitable peers for placement"
 SERVERS = ("nats-1", "nats-2", "nats-3")
 REGISTRIES = ("registry-a", "registry-b", "registry-c")
 ALL_UP = [("GradingService", "up"), ("LogService", "up"), ("LogService", "up"), ("Portald", "up")]
@@ -46,20 +50,25 @@ class Ha(Stack):
         return done.stdout
 
     def all_last_words(self) -> str:
-        """Return what all that is not well said last, and how its health checks ended."""
-        said = []
+        """Return what all that is not well said last, how its health checks ended, and whom the NATS servers count among them."""
+        said = [f"{server}: {self.jetstream(server, '')}" for server in SERVERS if self.health(server) == "healthy"]
         for one in self.containers():
             if one.attrs["State"].get("Health", {}).get("Status") != "healthy":
                 checks = [check["Output"] for check in one.attrs["State"].get("Health", {}).get("Log", [])]
                 said.append(f"{one.name}: {one.status} {checks}\n{one.logs(tail=20).decode(errors='replace')}")
         return "\n".join(said)
 
+    def jetstream(self, server: str, query: str) -> dict[str, Any]:
+        """Return what a NATS server says of JetStream."""
+        command = ["busybox", "wget", "-q", "-O-", f"http://127.0.0.1:8222/jsz?{query}"]
+        code, output = self.container(server).exec_run(command)
+        assert code == 0, output.decode()
+        return dict(json.loads(output))
+
     def leader(self, stream: str) -> str:
         """Return the NATS server that leads a stream."""
-        command = ["busybox", "wget", "-q", "-O-", "http://127.0.0.1:8222/jsz?accounts=1&streams=1"]
-        code, output = self.container("nats-1").exec_run(command)
-        assert code == 0, output.decode()
-        streams = [one for account in json.loads(output)["account_details"] for one in account["stream_detail"]]
+        accounts = self.jetstream("nats-1", "accounts=1&streams=1")["account_details"]
+        streams = [one for account in accounts for one in account["stream_detail"]]
         return next(str(one["cluster"]["leader"]) for one in streams if one["name"] == stream)
 
     def listed(self, registry: str) -> list[tuple[str, str, str, str]]:
@@ -115,8 +124,16 @@ class Ha(Stack):
 @pytest.fixture(scope="module")
 def ha() -> Iterator[Ha]:
     ha = Ha(f"pillion-ha-{os.getpid()}")
+    up = ("up", "--build", "--detach", "--wait", "--wait-timeout", str(UP_S))
     try:
-        ha.compose("up", "--build", "--detach", "--wait", "--wait-timeout", str(UP_S))
+        try:
+            ha.compose(*up)
+        except AssertionError as exc:
+            if NOT_COUNTED not in str(exc):
+                raise
+            print(f"NATS began without one of its servers; once more, from nothing: {exc}", file=sys.stderr)
+            ha.compose("down", "--volumes", "--timeout", "3")
+            ha.compose(*up)
         yield ha
     finally:
         ha.compose("down", "--volumes", "--timeout", "3")
