@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 import requests
@@ -20,6 +24,8 @@ UP_S = 180  # a start period and a minute
 COMPOSE_S = 300.0
 FOUND_S = 40.0
 LOOKING_S = 6
+# NATS 2.10.27, started first on a busy machine, may leave one of its servers out of its own group (docs/compose.md).
+NOT_COUNTED = "no suitable peers for placement"
 SERVERS = ("nats-1", "nats-2", "nats-3")
 REGISTRIES = ("registry-a", "registry-b", "registry-c")
 ALL_UP = [("GradingService", "up"), ("LogService", "up"), ("LogService", "up"), ("Portald", "up")]
@@ -44,20 +50,25 @@ class Ha(Stack):
         return done.stdout
 
     def all_last_words(self) -> str:
-        """Return what all that is not well said last, and how its health checks ended."""
-        said = []
+        """Return what all that is not well said last, how its health checks ended, and whom the NATS servers count among them."""
+        said = [f"{server}: {self.jetstream(server, '')}" for server in SERVERS if self.health(server) == "healthy"]
         for one in self.containers():
             if one.attrs["State"].get("Health", {}).get("Status") != "healthy":
                 checks = [check["Output"] for check in one.attrs["State"].get("Health", {}).get("Log", [])]
                 said.append(f"{one.name}: {one.status} {checks}\n{one.logs(tail=20).decode(errors='replace')}")
         return "\n".join(said)
 
+    def jetstream(self, server: str, query: str) -> dict[str, Any]:
+        """Return what a NATS server says of JetStream."""
+        command = ["busybox", "wget", "-q", "-O-", f"http://127.0.0.1:8222/jsz?{query}"]
+        code, output = self.container(server).exec_run(command)
+        assert code == 0, output.decode()
+        return dict(json.loads(output))
+
     def leader(self, stream: str) -> str:
         """Return the NATS server that leads a stream."""
-        command = ["busybox", "wget", "-q", "-O-", "http://127.0.0.1:8222/jsz?accounts=1&streams=1"]
-        code, output = self.container("nats-1").exec_run(command)
-        assert code == 0, output.decode()
-        streams = [one for account in json.loads(output)["account_details"] for one in account["stream_detail"]]
+        accounts = self.jetstream("nats-1", "accounts=1&streams=1")["account_details"]
+        streams = [one for account in accounts for one in account["stream_detail"]]
         return next(str(one["cluster"]["leader"]) for one in streams if one["name"] == stream)
 
     def listed(self, registry: str) -> list[tuple[str, str, str, str]]:
@@ -65,20 +76,31 @@ class Ha(Stack):
         listed = requests.get(f"{self.registries[registry]}/services", timeout=CALL_S).json()["Services"]
         return sorted((one["ServiceName"], one["InstanceID"], one["ServiceURL"], one["State"]) for one in listed)
 
-    def all_list(self, registries: Sequence[str]) -> str:
-        """Return the id of the one GradingService if these registries list the same, with everybody up; else nothing."""
+    def all_list(self, registries: Sequence[str] = REGISTRIES) -> bool:
+        """Return whether these registries list the same, with everybody up."""
         lists = [self.listed(registry) for registry in registries]
-        if [(name, state) for name, _, _, state in lists[0]] != ALL_UP or lists.count(lists[0]) != len(lists):
-            return ""
-        return lists[0][0][1]
+        return [(name, state) for name, _, _, state in lists[0]] == ALL_UP and lists.count(lists[0]) == len(lists)
 
-    def restart_grading(self, registry: str) -> None:
-        """Kill GradingService: a registry has to hear of it, and Portald of that. Then start it: its sidecar registers anew."""
-        self.compose("kill", "grading")
+    def lists(self) -> str:
+        """Return what each registry that answers lists, for whoever reads why a test failed."""
+        return "\n".join(f"{registry}: {self.listed(registry)}" for registry in REGISTRIES if self.health(registry) == "healthy")
+
+    def kill(self, service: str) -> None:
+        self.container(service).kill()
+
+    def start(self, service: str) -> None:
+        self.container(service).start()
+
+    def restart_grading(self, registry: str) -> str:
+        """Kill GradingService, of which a registry has to hear, and Portald then; start it; return where its sidecar has registered it."""
+        self.kill("grading")
         eventually(lambda: "up" not in [one[3] for one in self.listed(registry) if one[0] == "GradingService"], FOUND_S)
         eventually(lambda: not self.portal_knows(), FOUND_S, self.portal_knows)
-        self.compose("start", "grading")
+        since = int(time.time())
+        self.start("grading")
         eventually(self.portal_knows, FOUND_S, lambda: self.last_words("grading-sidecar"))
+        said = self.container("grading-sidecar").logs(since=since).decode()
+        return str(re.findall(r"registered GradingService at \S+ with the registry ([\w-]+):3000", said)[-1])
 
     def look_up_while(self, happens: Callable[[], object]) -> None:
         """Look GradingService up in Portald's container, two hundred times a second, while something happens: each is answered."""
@@ -102,51 +124,58 @@ class Ha(Stack):
 @pytest.fixture(scope="module")
 def ha() -> Iterator[Ha]:
     ha = Ha(f"pillion-ha-{os.getpid()}")
+    up = ("up", "--build", "--detach", "--wait", "--wait-timeout", str(UP_S))
     try:
-        ha.compose("up", "--build", "--detach", "--wait", "--wait-timeout", str(UP_S))
+        try:
+            ha.compose(*up)
+        except AssertionError as exc:
+            if NOT_COUNTED not in str(exc):
+                raise
+            print(f"NATS began without one of its servers; once more, from nothing: {exc}", file=sys.stderr)
+            ha.compose("down", "--volumes", "--timeout", "3")
+            ha.compose(*up)
         yield ha
     finally:
         ha.compose("down", "--volumes", "--timeout", "3")
 
 
 def test_lines_outlive_the_server_that_leads_and_the_log_service_that_took_them(ha: Ha) -> None:
-    eventually(lambda: ha.all_list(REGISTRIES), FOUND_S, lambda: str(ha.listed("registry-a")))
+    eventually(ha.all_list, FOUND_S, ha.lists)
     before = ha.send("before", 20)
     eventually(lambda: ha.found("log-b", "before") == before, FOUND_S)
     leader = ha.leader("pillion_logs")
-    ha.compose("kill", leader)
+    ha.kill(leader)
     meanwhile = ha.send("meanwhile", 200)
     for service in ha.logs:
         eventually(lambda: ha.found(service, "meanwhile") == meanwhile, FOUND_S, lambda: ha.last_words(service))  # noqa: B023
     assert ha.found("log-a", "before") == before
-    ha.compose("start", leader)
-    ha.compose("kill", "log-a")
+    ha.start(leader)
+    ha.kill("log-a")
     after = ha.send("after", 20)
     eventually(lambda: ha.found("log-b", "after") == after, FOUND_S, lambda: ha.last_words("log-b"))
     assert ha.found("log-b", "before") + ha.found("log-b", "meanwhile") == before + meanwhile
-    ha.compose("start", "log-a")
+    ha.start("log-a")
     eventually(lambda: ha.health(leader) == "healthy", FOUND_S, lambda: ha.last_words(leader))
 
 
-def test_apps_are_found_withdrawn_and_taken_in_without_the_registry_that_they_registered_at(ha: Ha) -> None:
-    before = eventually(lambda: ha.all_list(REGISTRIES), FOUND_S, lambda: str(ha.listed("registry-b")))
+def test_apps_are_found_withdrawn_and_taken_in_without_the_registry_that_all_registered_with(ha: Ha) -> None:
+    eventually(ha.all_list, FOUND_S, ha.lists)
     first, *others = REGISTRIES
-    ha.look_up_while(lambda: ha.compose("kill", first))
-    ha.restart_grading(others[0])
-    after = eventually(lambda: ha.all_list(others), FOUND_S, lambda: str(ha.listed(others[0])))
-    assert after != before, "another process has registered"
-    ha.compose("start", first)
+    ha.look_up_while(lambda: ha.kill(first))
+    assert ha.restart_grading(others[0]) in others
+    eventually(lambda: ha.all_list(others), FOUND_S, ha.lists)
+    ha.start(first)
     eventually(lambda: ha.health(first) == "healthy", FOUND_S, lambda: ha.last_words(first))
-    assert eventually(lambda: ha.all_list(REGISTRIES), FOUND_S, lambda: str(ha.listed(first))) == after
+    eventually(ha.all_list, FOUND_S, ha.lists)
 
 
 def test_apps_are_found_withdrawn_and_taken_in_without_the_server_that_leads_the_catalogue(ha: Ha) -> None:
-    before = eventually(lambda: ha.all_list(REGISTRIES), FOUND_S, lambda: str(ha.listed("registry-a")))
+    eventually(ha.all_list, FOUND_S, ha.lists)
     leader = ha.leader("KV_pillion_services")
-    ha.look_up_while(lambda: ha.compose("kill", leader))
-    ha.restart_grading("registry-a")
-    assert eventually(lambda: ha.all_list(REGISTRIES), FOUND_S, lambda: str(ha.listed("registry-a"))) != before
-    ha.compose("start", leader)
+    ha.look_up_while(lambda: ha.kill(leader))
+    ha.restart_grading(REGISTRIES[0])
+    eventually(ha.all_list, FOUND_S, ha.lists)
+    ha.start(leader)
     eventually(lambda: ha.health(leader) == "healthy", FOUND_S, lambda: ha.last_words(leader))
 
 
