@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from pillion_common.errors import Unavailable
 from pillion_common.logs import EventLog
 from pillion_common.nats_link import NatsLink
-from pillion_common.nats_stream import StreamGone, refusal
+from pillion_common.nats_stream import Overtaken, StreamGone, refusal
 from pillion_common.tasks import Supervisor
 from pillion_registry.sharing import LEASE_S, RENEW_S, Sharing
 from pillion_registry.store.nats_bucket import Bucket, Entry
@@ -92,10 +92,11 @@ class Members:
         """Take our leave, so that the others go on at once."""
         self._leaving = True
         self._follower.stop()
-        with suppress(Unavailable, StreamGone):
-            entry = await self._bucket.get(self.me)
-            if entry is not None:
-                await self._bucket.put(self.me, b"", entry.seq, RENEW_S, deletes=True)
+        if self._link.stands:  # else nobody hears us, and our lease ends by itself
+            with suppress(Unavailable, Overtaken):
+                entry = await self._bucket.get(self.me)
+                if entry is not None:
+                    await self._bucket.put(self.me, b"", entry.seq, RENEW_S, deletes=True)
         await self._tasks.stop()
 
     async def ask(self, member: str, question: bytes, timeout_s: float) -> bytes:
@@ -127,10 +128,11 @@ class Members:
 
     async def _renew(self) -> None:
         while not self._leaving:
-            self._number += 1
-            self._sent.append((self._number, time.monotonic()))
-            with suppress(nats.errors.Error, OSError):
-                await self._bucket.tell(self.me, msgspec.json.encode(_Lease(self._number)))
+            if self._link.stands:  # else nats-py would keep all of them, and send them when NATS is back
+                self._number += 1
+                self._sent.append((self._number, time.monotonic()))
+                with suppress(nats.errors.Error, OSError):
+                    await self._bucket.tell(self.me, msgspec.json.encode(_Lease(self._number)))
             await asyncio.sleep(RENEW_S)
 
     def _take(self, entry: Entry) -> None:

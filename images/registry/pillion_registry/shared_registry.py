@@ -125,7 +125,7 @@ class SharedRegistry(Registry):
             self._asked = change
         elif self._proposed.get(record.instance_id) is not state and not self.members.fenced():
             self._proposed[record.instance_id] = state
-            self._store.submit((change._replace(firm=False),), partial(self._settled, record.instance_id, state))
+            self._store.submit((change._replace(firm=False, before=instance.state),), partial(self._settled, record.instance_id, state))
 
     def _settled(self, instance_id: str, state: State, fault: PillionError | None) -> None:
         self.keeping.note(fault)

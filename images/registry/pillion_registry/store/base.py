@@ -38,13 +38,13 @@ class Put(NamedTuple):
     replaced: tuple[str, ...]
     revision: int
     hand: Hand = NOBODY
-    hidden_until_s: float | None = None
 
 
 class SetState(NamedTuple):
     """Keep a new state, if the record is still of that generation: a late word about a removed instance changes nothing.
 
-    `firm` asks for it whatever else has happened meanwhile; else what another replica kept first stands.
+    `firm` asks for it whatever else has happened meanwhile; else it counts only of the state `before`, and only if nothing else was kept
+    first.
     """
 
     instance_id: str
@@ -56,6 +56,7 @@ class SetState(NamedTuple):
     hand: Hand = NOBODY
     hidden_until_s: float | None = None
     firm: bool = True
+    before: State | None = None
 
 
 class Remove(NamedTuple):
