@@ -351,6 +351,7 @@ class NatsStore(Store):
         if str(info.created) != self._created:
             self.lose("the catalogue's bucket is another one")
             return
+        await self.known.stream.made()
         for key in list(self.mirror.losers):
             await self._clear(key, 0, time.monotonic() + self._give_up_s)
         for key, seq in self.mirror.old_marks(time.monotonic() - MARK_S):
