@@ -230,9 +230,7 @@ async def test_markers_go_after_a_while_and_who_missed_them_compares(server: Nat
         assert (other.news[-1].instance_id, other.news[-1].one) == ("a", None)
 
 
-async def test_a_deleted_instance_comes_again_whether_its_marker_is_there_or_not(
-    server: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_deleted_instance_comes_again_with_or_without_its_marker(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async with stores(server) as [one, other]:
         for generation in (1, 2, 3):
             await one.store.commit([put(record(generation=generation))])
@@ -333,14 +331,17 @@ async def test_a_write_to_a_slow_server_succeeds_once(own_server: NatsServer, pa
 async def test_a_full_bucket_is_told_with_what_to_do_and_nothing_is_lost(own_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats_store, "CATALOG_BYTES", 4096)
     async with stores(own_server) as [one, other]:
-        kept = 0
-        with pytest.raises(StorageFull) as told:
-            for number in range(100):
-                await one.store.commit([put(record(f"i{number}"))])
+        kept, full = 0, None
+        while full is None and kept < 100:
+            try:
+                await one.store.commit([put(record(f"i{kept}"))])
                 kept += 1
+            except StorageFull as exc:
+                full = exc
+        assert full is not None
         assert kept > 3
-        assert told.value.status == 507
-        assert told.value.message == "NATS has no room: maximum bytes exceeded; give its stream or its disk more"
+        assert full.status == 507
+        assert full.message == "NATS has no room: maximum bytes exceeded; give its stream or its disk more"
         await settled(one, other)
         assert len(other.states()) == kept
         assert one.store.fault() is None
