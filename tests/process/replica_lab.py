@@ -45,7 +45,7 @@ class Replicas:
         sharing = Sharing(live[0])
         for name in live:
             sharing.heard(name, 0.0)
-        sharing.heard_own(0.0)
+        sharing.heard_own(0.0, 0.0)
         sharing.look(0.0)
         name = sharing.owner(instance_id)
         return next(one for one in self.live if self.member(one) == name)

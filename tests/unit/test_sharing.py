@@ -13,7 +13,7 @@ IDS = [f"Service{number % 40}-{number:04x}" for number in range(3000)]
 
 def member(me: str, *others: str, now: float = 0.0) -> Sharing:
     sharing = Sharing(me)
-    sharing.heard_own(now)
+    sharing.heard_own(now, now)
     for other in others:
         sharing.heard(other, now)
     sharing.look(now)
@@ -65,7 +65,7 @@ def test_one_that_is_not_heard_any_more_is_dead_after_its_lease_and_not_before()
     sharing = member("a", "b", "c")
     for turn in range(1, 10):
         now = turn * RENEW_S
-        sharing.heard_own(now)
+        sharing.heard_own(now, now)
         sharing.heard("b", now)
         changed = sharing.look(now)
         assert sharing.live == (("a", "b", "c") if now <= LEASE_S else ("a", "b"))
@@ -91,8 +91,8 @@ def test_one_counts_itself_out_before_the_others_do() -> None:
 
 def test_what_counts_is_when_the_lease_was_sent_not_when_it_came_back() -> None:
     sharing = member("a")
-    sharing.heard_own(1.0)
-    sharing.heard_own(0.5)  # an earlier one, late
+    sharing.heard_own(1.0, 1.0)
+    sharing.heard_own(0.5, 1.0)  # an earlier one, late
     assert sharing.fenced(1.0 + FENCE_S + 0.01)
     assert not sharing.fenced(1.0 + FENCE_S)
 
@@ -102,7 +102,25 @@ def test_who_hears_nothing_changes_nothing() -> None:
     sharing = member("a", "b", "c")
     assert not sharing.look(LEASE_S + 5)
     assert sharing.live == ("a", "b", "c")
-    sharing.heard_own(LEASE_S + 6)
-    sharing.heard("b", LEASE_S + 6)
-    assert sharing.look(LEASE_S + 6)
-    assert sharing.live == ("a", "b")
+
+
+def test_after_a_silence_the_others_have_a_lease_s_time_to_be_heard_again() -> None:
+    """Else each would take all for its own until it hears them, and let go again."""
+    for silence_s in (FENCE_S + 0.3, LEASE_S + 60):
+        sharing = member("a", "b", "c")
+        back = silence_s
+        sharing.heard_own(back, back)
+        assert not sharing.look(back)
+        sharing.heard("b", back + 0.4)
+        sharing.heard_own(back + 1.4, back + 1.4)
+        assert not sharing.look(back + 2.0)
+        assert sharing.look(back + 2.1)  # c died meanwhile
+        assert sharing.live == ("a", "b")
+
+
+def test_who_left_meanwhile_is_not_waited_for() -> None:
+    sharing = member("a", "b", "c")
+    sharing.left("b")
+    sharing.heard_own(9.0, 9.0)
+    assert sharing.look(9.0)
+    assert sharing.live == ("a", "c")

@@ -153,7 +153,7 @@ class Members:
         while self._sent and self._sent[0][0] <= number:
             sent_number, sent_at = self._sent.popleft()
             if sent_number == number:
-                self.sharing.heard_own(sent_at)
+                self.sharing.heard_own(sent_at, time.monotonic())
 
     async def _look(self) -> None:
         while True:
