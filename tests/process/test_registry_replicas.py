@@ -224,9 +224,12 @@ def test_the_others_take_over_what_one_had_and_its_dependents_miss_nothing(serve
             trio.wait_for(peer.url, "up")
         eventually(lambda: all(table(peer) == {dying.url, staying.url} for peer in classic))
         for peer in classic[:4]:
-            peer.delay_s = 0.3
+            peer.delay_s = 0.8
         register(asked, coming, "Db", InstanceID=id_of(trio, trio.all[2], "coming"))
-        trio.wait_for(coming.url, "up")  # so its Added is under way to the slow ones as the registry ends
+        trio.wait_for(coming.url, "up")
+        eventually(lambda: all(len(peer.patch_headers) == len(peer.patches) + 1 for peer in classic[:4]))
+        for peer in classic[:4]:
+            peer.delay_s = 0.0  # an Added is under way to these, slowly, and what comes after it would be quicker
         patches = len(modern.patches)
         if how == "kill":
             gone.kill()

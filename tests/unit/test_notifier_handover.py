@@ -247,3 +247,28 @@ def test_settling_takes_the_doubts_out_of_what_is_known() -> None:
     assert (patch.added, patch.removed, patch.revision, patch.epoch) == ((), (X,), 7, "e")
     assert {name: told and set(told.entries) for name, told in result.sets.items()} == {"Db": {Y.url}, "Log": None}
     assert planned.known is known
+
+
+async def test_who_finishes_begins_no_patch_and_waits_for_what_is_under_way(lab: Lab) -> None:
+    lab.add("x", "Db")
+    lab.watch()
+    await turns()
+    await lab.allow()
+    finishing = asyncio.create_task(lab.notifier.finish(5.0))
+    await asyncio.sleep(0.03)
+    lab.line.answer()
+    lab.add("y", "Db")
+    lab.notifier.changed(["Db"])
+    await asyncio.sleep(0.03)
+    assert not finishing.done()  # the answer is not kept yet
+    lab.kept.pop()[1]()
+    await asyncio.wait_for(finishing, 1)
+    assert (lab.asked, len(lab.line.patches)) == ([], 1)
+
+
+async def test_who_finishes_waits_no_longer_than_it_may(lab: Lab) -> None:
+    lab.add("x", "Db")
+    lab.watch()
+    await turns()
+    await lab.allow()
+    await asyncio.wait_for(lab.notifier.finish(0.05), 1)
