@@ -251,6 +251,12 @@ async def test_a_value_that_is_none_of_ours_is_passed_over(server: NatsServer) -
         await settled(one, other)
         assert set(other.states()) == {"i1"}
         assert other.store.fault() is None
+        await other.store.commit([put(record("strange"))])  # it registers again
+        await one.store._services.set("i1", b"{}")
+        await other.store.reached(one.store.mirror.revision)
+        await other.store.commit([became(State.DOWN)])
+        await settled(one, other)
+        assert one.states() == other.states() == {"i1": State.DOWN, "strange": State.STARTING}
 
 
 async def test_who_comes_later_has_the_same(server: NatsServer) -> None:

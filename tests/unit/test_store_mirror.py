@@ -92,6 +92,9 @@ def test_what_cannot_be_read_raises_and_counts_as_seen() -> None:
         mirror.take(Entry(2, "a", b"{}", False), 2.0)
     assert mirror.revision == 2
     assert there(mirror) == {"a": (5, PLACES[0])}
+    assert mirror.revision_of("a") == 2  # which whoever writes it next has to name
+    mirror.take(lives(3, "a", 6), 3.0)
+    assert (mirror.revision_of("a"), mirror.strange) == (3, {})
 
 
 def test_who_is_missing_was_there_before_the_others_were_listed() -> None:

@@ -84,9 +84,8 @@ class Members:
                 _log.warn_seldom("store_not_open", f"the bucket for leases cannot be opened: {exc.message}; trying again")
                 await asyncio.sleep(OPEN_AGAIN_S)
         await self._link.client.subscribe(self._subject(self.me), cb=self._asked)
-        self._tasks.spawn("leases", self._follow())
-        self._tasks.spawn("renewals", self._renew())
-        self._tasks.spawn("members", self._look())
+        for what, work in (("leases", self._follow()), ("renewals", self._renew()), ("members", self._look())):
+            self._tasks.spawn(what, self._until_left(what, work))
 
     async def leave(self) -> None:
         """Take our leave, so that the others go on at once."""
@@ -119,6 +118,14 @@ class Members:
     async def _reply(self, message: Msg) -> None:
         with suppress(nats.errors.Error, OSError):
             await message.respond(await self._answer(message.data))
+
+    async def _until_left(self, what: str, work: Awaitable[None]) -> None:
+        """Do what must go on; without it this registry would hold what it has and look after nothing."""
+        try:
+            await work
+        finally:
+            if not self._leaving:
+                self._gone(f"{what}: the task that sees to them has ended")
 
     async def _follow(self) -> None:
         try:

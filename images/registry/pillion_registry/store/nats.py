@@ -155,6 +155,9 @@ class NatsStore(Store):
             await self._follower.run(0)
         except StreamGone as exc:
             self.lose(f"{exc.args[0]}: the catalogue is lost")
+        finally:
+            if not self._closed:
+                self.lose("nothing follows the catalogue's bucket any more")
 
     async def _refused(self) -> None:
         await self.link.lost_for_good()
