@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from pillion_common.errors import Unavailable
 from pillion_common.logs import EventLog
-from pillion_common.nats_link import ASK_S, NatsLink
+from pillion_common.nats_link import NatsLink
 from pillion_common.nats_stream import API, Message, StreamGone, refusal
 
 BATCH = 32
@@ -28,6 +28,7 @@ SILENT_S = 1.6  # without a message or a beat
 EXPIRES_S = 30
 FORGOTTEN_S = 30  # after that a consumer that nobody asks is removed by its server
 RETRY_S = 0.25
+MAKE_S = 1.5  # for a consumer: one asked for while there was no leader is never made
 NO_STREAM = 10059
 
 _NANO = 1_000_000_000
@@ -133,7 +134,7 @@ class Follower:
         }
         asked = json.dumps({"stream_name": self._stream, "config": config}).encode()
         try:
-            answer = await self._link.client.request(f"{API}.CONSUMER.CREATE.{self._stream}", asked, timeout=ASK_S)
+            answer = await self._link.client.request(f"{API}.CONSUMER.CREATE.{self._stream}", asked, timeout=MAKE_S)
             told = json.loads(answer.data)
         except (nats.errors.Error, OSError, ValueError) as exc:
             raise refusal(exc) from exc

@@ -22,6 +22,7 @@ from pillion_common.nats_link import ASK_S, RETRY_AFTER_S, NatsLink, translate
 API = "$JS.API"
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED, EXPECTED_OF_SUBJECT = "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence"
+LOOK_S = 1.0  # for an answer to a question that is asked again and again: one that was asked while there was no leader is lost
 NOT_LAST = {10071, 10164}  # JetStream's numbers for: the expected last sequence is not the last one
 NO_MESSAGE = 10037
 
@@ -162,11 +163,11 @@ class Stream:
         Raises:
             Unavailable: nobody answers.
         """
-        return await self._ask({"seq": after + 1, "next_by_subj": subject})
+        return await self._ask({"seq": after + 1, "next_by_subj": subject}, LOOK_S)
 
-    async def _ask(self, what: dict[str, Any]) -> Message | None:
+    async def _ask(self, what: dict[str, Any], timeout_s: float = ASK_S) -> Message | None:
         """Ask the leader."""
-        told = await self.ask_api(f"STREAM.MSG.GET.{self.name}", what)
+        told = await self.ask_api(f"STREAM.MSG.GET.{self.name}", what, timeout_s)
         if (error := told.get("error")) is not None:
             if error.get("err_code") == NO_MESSAGE:
                 return None
@@ -175,14 +176,14 @@ class Stream:
         headers = _headers(base64.b64decode(found.get("hdrs", "")))
         return Message(int(found["seq"]), found["subject"], headers, base64.b64decode(found.get("data", "")))
 
-    async def ask_api(self, path: str, what: dict[str, Any]) -> dict[str, Any]:
+    async def ask_api(self, path: str, what: dict[str, Any], timeout_s: float = ASK_S) -> dict[str, Any]:
         """Ask JetStream's API, and return its answer as it is.
 
         Raises:
             Unavailable: nobody answers.
         """
         try:
-            answer = await self._link.client.request(f"{API}.{path}", json.dumps(what).encode(), timeout=ASK_S)
+            answer = await self._link.client.request(f"{API}.{path}", json.dumps(what).encode(), timeout=timeout_s)
             told = json.loads(answer.data)
         except (nats.errors.Error, OSError, ValueError) as exc:
             raise refusal(exc) from exc

@@ -32,6 +32,7 @@ class RegistryProgram:
         self._settings = settings
         self._open_files = descriptors.allow(descriptors.needed(settings.max_instances, OTHER_CONNECTIONS))
         self._registry = make_registry(settings, store, token, life.tasks)
+        self._started = False
         self._readiness = lifecycle.Readiness()
         self._readiness.add("store", self._registry.store_fault)
         application = make_application(self._registry, self._readiness, token, settings.exempt_networks())
@@ -48,6 +49,7 @@ class RegistryProgram:
         if (short := descriptors.shortage(self._open_files, self._settings.max_instances, OTHER_CONNECTIONS)) is not None:
             _log.warning("few_descriptors", short)
         await self._registry.start()
+        self._started = True
         return [await self._server.listen(self._settings.listen)]
 
     async def stop(self) -> None:
@@ -55,6 +57,8 @@ class RegistryProgram:
         self._readiness.close()
         self._registry.reads.close()
         await self._server.close()
+        if self._started:
+            await self._registry.notifier.finish(self._settings.heartbeat_timeout)
         await self._life.tasks.stop()
         await self._registry.stop()
 

@@ -61,7 +61,7 @@ class Handover:
         for _ in range(TRIES):
             entry = await self._bucket.get(instance_id)
             told = _told(entry.value if entry is not None and not entry.deleted else b"", generation)
-            if told.doubts and told.member != self._me and self._lives(told.member) and time.monotonic() < patience_ends:
+            if told.doubts and self._answers(told.member) and time.monotonic() < patience_ends:
                 told = await self._wait(instance_id, generation, patience_ends)  # the answer to its patch may just come
                 entry = await self._bucket.get(instance_id)
                 told = _told(entry.value if entry is not None and not entry.deleted else b"", generation)
@@ -97,8 +97,12 @@ class Handover:
             await asyncio.sleep(DOUBT_LOOK_S)
             entry = await self._bucket.get(instance_id)
             told = _told(entry.value if entry is not None and not entry.deleted else b"", generation)
-            if not told.doubts or not self._lives(told.member) or time.monotonic() > ends:
+            if not told.doubts or not self._answers(told.member) or time.monotonic() > ends:
                 return told
+
+    def _answers(self, member: str) -> bool:
+        """Return whether a patch of a member may still be under way: our own as well, where we take a dependent anew."""
+        return member == self._me or self._lives(member)
 
     async def _keep(self, dependent: Dependent, known: Known, doubts: dict[str, ProviderEntry] | None) -> bool:
         held = self._held.get(dependent.instance_id)

@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from pillion_common.errors import Unavailable
 from pillion_common.logs import EventLog
 from pillion_common.nats_link import NatsLink
-from pillion_common.nats_stream import StreamGone, refusal
+from pillion_common.nats_stream import Overtaken, StreamGone, refusal
 from pillion_common.tasks import Supervisor
 from pillion_registry.sharing import LEASE_S, RENEW_S, Sharing
 from pillion_registry.store.nats_bucket import Bucket, Entry
@@ -98,9 +98,8 @@ class Members:
                 _log.warn_seldom("store_not_open", f"the bucket for leases cannot be opened: {exc.message}; trying again")
                 await asyncio.sleep(OPEN_AGAIN_S)
         await self._link.client.subscribe(self._subject(self.me), cb=self._asked)
-        self._tasks.spawn("leases", self._follow())
-        self._tasks.spawn("renewals", self._renew())
-        self._tasks.spawn("members", self._look())
+        for what, work in (("leases", self._follow()), ("renewals", self._renew()), ("members", self._look())):
+            self._tasks.spawn(what, self._until_left(what, work))
 
     async def joined(self, timeout_s: float) -> None:
         """Return when our lease is heard, or the time is over: then it goes on by itself."""
@@ -112,10 +111,11 @@ class Members:
         """Take our leave, so that the others go on at once."""
         self._leaving = True
         self._follower.stop()
-        with suppress(Unavailable, StreamGone):
-            entry = await self._bucket.get(self.me)
-            if entry is not None:
-                await self._bucket.put(self.me, b"", entry.seq, RENEW_S, deletes=True)
+        if self._link.stands:  # else nobody hears us, and our lease ends by itself
+            with suppress(Unavailable, Overtaken):
+                entry = await self._bucket.get(self.me)
+                if entry is not None:
+                    await self._bucket.put(self.me, b"", entry.seq, RENEW_S, deletes=True)
         await self._tasks.stop()
 
     async def ask(self, member: str, question: bytes, timeout_s: float) -> bytes:
@@ -139,6 +139,14 @@ class Members:
         with suppress(nats.errors.Error, OSError):
             await message.respond(await self._answer(message.data))
 
+    async def _until_left(self, what: str, work: Awaitable[None]) -> None:
+        """Do what must go on; without it this registry would hold what it has and look after nothing."""
+        try:
+            await work
+        finally:
+            if not self._leaving:
+                self._gone(f"{what}: the task that sees to them has ended")
+
     async def _follow(self) -> None:
         try:
             await self._follower.run(0)
@@ -147,7 +155,8 @@ class Members:
 
     async def _renew(self) -> None:
         while not self._leaving:
-            if self._current():
+            # Without a server nats-py would keep all of them, and send them when one is back.
+            if self._current() and self._link.stands:
                 self._number += 1
                 self._sent.append((self._number, time.monotonic()))
                 with suppress(nats.errors.Error, OSError):
@@ -172,7 +181,7 @@ class Members:
         while self._sent and self._sent[0][0] <= number:
             sent_number, sent_at = self._sent.popleft()
             if sent_number == number:
-                self.sharing.heard_own(sent_at)
+                self.sharing.heard_own(sent_at, time.monotonic())
 
     async def _look(self) -> None:
         while True:

@@ -31,6 +31,7 @@ _log = EventLog("notifier")
 
 BACKOFF_BASE_S = 0.1
 BACKOFF_CAP_S = 10.0
+FINISH_LOOK_S = 0.01
 HELD_BACK_S = 0.2  # until it is asked again whether anybody may be told
 SLICE = 1024
 
@@ -134,6 +135,7 @@ class Notifier:
         self._results: dict[tuple[object, ...], Knowledge] = {}
         self._planned_at = -1
         self._withdrawals = Withdrawals()
+        self._finishing = False
         self._clock = clock
         self.sent = self.acknowledged = self.failed = 0  # patches
 
@@ -212,6 +214,16 @@ class Notifier:
             outbox.calm()
             self._enqueue(outbox)
 
+    async def finish(self, timeout_s: float) -> None:
+        """Begin no patch any more; return when what is under way to classic dependents was answered and kept, or the time is over.
+
+        Whoever goes on from here then need not send what may arrive before it.
+        """
+        self._finishing = True
+        ends = time.monotonic() + timeout_s
+        while any(one.sending and one.dependent.classic for one in self._outboxes.values()) and time.monotonic() < ends:
+            await asyncio.sleep(FINISH_LOOK_S)
+
     def _enqueue(self, outbox: _Outbox) -> None:
         if not self._queue:
             asyncio.get_running_loop().call_soon(self._tell_slice)
@@ -236,6 +248,8 @@ class Notifier:
 
     def _tell(self, outbox: _Outbox) -> None:
         """Send the patch that is due to one dependent, if one is."""
+        if self._finishing:
+            return
         dependent = outbox.dependent
         _, planned, body = self._plan(dependent)
         delivery = planned.delivery

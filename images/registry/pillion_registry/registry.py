@@ -174,7 +174,7 @@ class Registry:
             kept_state = State.UP if decision.retained or hidden_until_s else decision.state
             renewed = earlier is not None and earlier.record.registration == registration
             kind = events.RENEWED if renewed else events.REGISTERED
-            put = Put(decision.record, kept_state, now, decision.replaced, self._catalog.revision + 1, Hand(kind), hidden_until_s)
+            put = Put(decision.record, kept_state, now, decision.replaced, self._catalog.revision + 1, Hand(kind))
             self._coming += decision.new
             try:
                 await self.keeping.commit(put)

@@ -161,7 +161,9 @@ class SharedRegistry(Registry):
             finally:
                 asked, self._hand = self._asked, None
             try:
-                return await self.keeping.commit(asked) if asked is not None else None
+                if asked is not None:
+                    await self.keeping.commit(asked)
+                break
             except Outdated:
                 if not left:
                     raise

@@ -34,9 +34,16 @@ class Sharing:
         """Note that a member's lease was heard."""
         self._heard[member] = now
 
-    def heard_own(self, sent_at: float) -> None:
-        """Note that our own lease came back to us, and when it was sent."""
+    def heard_own(self, sent_at: float, now: float) -> None:
+        """Note that our own lease came back to us, and when it was sent.
+
+        After a silence the others were as silent as we were: they get the time of a lease to be heard again. Else each of us would take
+        all for its own until it is.
+        """
+        was_fenced = self.fenced(now)
         self._sent_at = max(self._sent_at, sent_at)
+        if was_fenced and not self.fenced(now):
+            self._heard = dict.fromkeys(self._heard, now)
 
     def left(self, member: str) -> None:
         """Note that a member took its leave."""

@@ -44,7 +44,6 @@ class Put(NamedTuple):
     replaced: tuple[str, ...]
     revision: int
     hand: Hand = NOBODY
-    hidden_until_s: float | None = None
 
 
 class SetState(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pillion_common.errors import InvalidInput
 from pillion_registry.catalog import Record
 from pillion_registry.store.nats_bucket import Entry
 from pillion_registry.store.nats_wire import Gone, Kept, read, read_gone, record_of
@@ -45,6 +46,7 @@ class Mirror:
         self.instances: dict[str, Mirrored] = {}
         self.losers: dict[str, int] = {}  # key -> its revision
         self.marks: dict[str, tuple[int, float]] = {}  # deleted keys -> the marker's revision, and when it was seen
+        self.strange: dict[str, int] = {}  # keys whose last message nobody can read -> its revision
         self._places: dict[tuple[str, str], str] = {}  # service and URL -> whose they are
 
     def has(self, instance_id: str, generation: int) -> bool:
@@ -54,6 +56,8 @@ class Mirror:
 
     def revision_of(self, key: str) -> int:
         """Return the revision of a key's last message; 0 if it has none."""
+        if (strange := self.strange.get(key)) is not None:
+            return strange
         if (one := self.instances.get(key)) is not None:
             return one.revision
         return self.losers.get(key) or self.marks.get(key, (0, 0.0))[0]
@@ -66,12 +70,17 @@ class Mirror:
         """
         self.revision = max(self.revision, entry.seq)
         key = entry.key
+        self.strange.pop(key, None)
         if entry.deleted:
             self.losers.pop(key, None)
             self.marks[key] = entry.seq, now
             return News(entry.seq, key, None, read_gone(entry.value)) if self._drop(key) else None
         self.marks.pop(key, None)
-        kept = read(entry.value)
+        try:
+            kept = read(entry.value)
+        except InvalidInput:
+            self.strange[key] = entry.seq  # so that it can be written again
+            raise
         before = self.instances.get(key)
         record = before.record if before is not None and before.kept.generation == kept.generation else record_of(key, kept)
         place = record.name, record.url

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
+from typing import NamedTuple
 
 from pillion_common.errors import Conflict, InvalidInput, PillionError, StorageFull, Unavailable
 from pillion_common.logs import EventLog
@@ -42,6 +43,13 @@ AWAY_S = MARK_S / 2  # who was away for longer compares all keys
 CATALOG_BYTES, KNOWN_BYTES = 128 << 20, 64 << 20  # which the servers set aside
 
 _log = EventLog("store")
+
+
+class _Due(NamedTuple):
+    """A commit's deadline, and what the instances of its registrations were when it was decided about them."""
+
+    ends: float
+    known: Mapping[str, Mirrored | None]
 
 
 class NatsStore(Store):
@@ -105,13 +113,18 @@ class NatsStore(Store):
 
     def submit(self, changes: Sequence[Change], on_done: OnDone) -> None:
         """Keep the changes, each when its turn among those of its instance has come; `on_done` when all were seen here."""
+        refused: Unavailable | None = None
         if not self._opened or self._closed or self._waiting >= MAX_WAITING:
-            busy = Unavailable("the store has too much waiting; try again soon", code="store_busy")
-            asyncio.get_running_loop().call_soon(on_done, busy)
+            refused = Unavailable("the store has too much waiting; try again soon", code="store_busy")
+        elif self.link.down_s() > self._give_up_s:  # others have waited already, in vain
+            refused = Unavailable(self.link.fault() or "", code="store_failed", retry_after_s=RETRY_AFTER_S)
+        if refused is not None:
+            asyncio.get_running_loop().call_soon(on_done, refused)
             return
         self._waiting += 1
         known = {one.record.instance_id: self.mirror.instances.get(one.record.instance_id) for one in changes if isinstance(one, Put)}
-        task = asyncio.get_running_loop().create_task(self._commit(tuple(changes), known, on_done))
+        due = _Due(time.monotonic() + self._give_up_s, known)
+        task = asyncio.get_running_loop().create_task(self._commit(tuple(changes), due, on_done))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
 
@@ -164,6 +177,9 @@ class NatsStore(Store):
             await self._follower.run(0)
         except StreamGone as exc:
             self.lose(f"{exc.args[0]}: the catalogue is lost")
+        finally:
+            if not self._closed:
+                self.lose("nothing follows the catalogue's bucket any more")
 
     async def _refused(self) -> None:
         await self.link.lost_for_good()
@@ -238,13 +254,12 @@ class NatsStore(Store):
 
     # Writing.
 
-    async def _commit(self, changes: tuple[Change, ...], known: Mapping[str, Mirrored | None], on_done: OnDone) -> None:
-        """Write the changes; `known` is what the instances of registrations were when it was decided about them."""
+    async def _commit(self, changes: tuple[Change, ...], due: _Due, on_done: OnDone) -> None:
         error: PillionError | None = None
         try:
             async with self._lanes.hold(*_keys(changes)):
                 for change in changes:
-                    await self._write(change, known)
+                    await self._write(change, due)
         except PillionError as exc:
             error = (
                 exc
@@ -258,39 +273,43 @@ class NatsStore(Store):
         except Exception as exc:  # a fault of one caller is not the others'
             asyncio.get_running_loop().call_exception_handler({"message": "a caller of the store failed", "exception": exc})
 
-    async def _write(self, change: Change, known: Mapping[str, Mirrored | None]) -> None:
+    async def _write(self, change: Change, due: _Due) -> None:
+        ends = due.ends
         match change:
             case Put():
-                await self._put(change, known[change.record.instance_id])
+                await self._put(change, due)
             case SetState():
-                await self._set_state(change)
+                await self._set_state(change, ends)
             case Remove(instance_id, generation, _, hand, reason):
-                await self._remove(instance_id, generation, Gone(reason, hand.kind, hand.by))
-            case Acknowledged(instance_id, generation, told):
+                await self._remove(instance_id, generation, Gone(reason, hand.kind, hand.by), ends)
+            case Acknowledged(instance_id, generation, known):
                 if self.mirror.has(instance_id, generation):
-                    await self.known.set(instance_id, write(Told(generation, dict(told))))
+                    await self.known.set(instance_id, write(Told(generation, dict(known))))
 
-    async def _put(self, put: Put, first: Mirrored | None) -> None:
-        record = put.record
-        state = put.state if put.hidden_until_s is None else State.DRAINING
+    async def _put(self, put: Put, due: _Due) -> None:
+        record, state, ends = put.record, put.state, due.ends
+        first = due.known[record.instance_id]
+        hidden_until_s = None
         for _ in range(TRIES):
             now = self.mirror.instances.get(record.instance_id)
             if now is not first:  # another replica has changed it meanwhile
                 if _older(record.registration.incarnation, now.kept.registration.incarnation if now else None):
                     raise Conflict(f"a newer incarnation of {record.instance_id} has registered meanwhile", code="old_incarnation")
                 state = _state_of(put, now)
+            if now is not None and now.kept.hidden_until is not None and _state_of(put, now) is State.DRAINING:
+                state, hidden_until_s = State.DRAINING, now.kept.hidden_until  # registering again ends no hiding
             kept = Kept(
                 record.generation, record.registrant, record.registered_s, record.registration, state, put.since_s,
-                trusted=record.trusted, hidden_until=put.hidden_until_s, kind=put.hand.kind, by=put.hand.by,
+                trusted=record.trusted, hidden_until=hidden_until_s, kind=put.hand.kind, by=put.hand.by,
             )  # fmt: skip
-            if await self._try(record.instance_id, write(kept)):
+            if await self._try(record.instance_id, write(kept), ends):
                 break
         else:
             raise Unavailable(f"too many registries write to {record.instance_id}; try again")
         for instance_id in put.replaced:
-            await self._clear(instance_id, record.generation)
+            await self._clear(instance_id, record.generation, ends)
 
-    async def _set_state(self, change: SetState) -> None:
+    async def _set_state(self, change: SetState, ends: float) -> None:
         for _ in range(TRIES):
             one = self.mirror.instances.get(change.instance_id)
             if change.expected not in (None, one.revision if one else 0):
@@ -299,33 +318,38 @@ class NatsStore(Store):
                 return
             if one is None or one.kept.generation != change.generation:
                 return
+            if change.state is State.DOWN and one.kept.state is State.DRAINING:
+                return  # nobody is told of it any more, and it was drained for good
             kept = Kept(
                 one.kept.generation, one.kept.registrant, one.kept.registered, one.kept.registration, change.state, change.since_s,
                 change.reason, one.kept.trusted, change.hidden_until_s, change.hand.kind, change.hand.by,
             )  # fmt: skip
-            if await self._try(change.instance_id, write(kept)):
+            if await self._try(change.instance_id, write(kept), ends):
                 return
         raise Unavailable(f"too many registries write to {change.instance_id}; try again")
 
-    async def _remove(self, instance_id: str, generation: int, gone: Gone) -> None:
+    async def _remove(self, instance_id: str, generation: int, gone: Gone, ends: float) -> None:
         for _ in range(TRIES):
-            if not self.mirror.has(instance_id, generation) or await self._try(instance_id, write(gone), deletes=True):
+            if not self.mirror.has(instance_id, generation) or await self._try(instance_id, write(gone), ends, deletes=True):
                 return
         raise Unavailable(f"too many registries write to {instance_id}; try again")
 
-    async def _clear(self, key: str, generation: int) -> None:
+    async def _clear(self, key: str, generation: int, ends: float) -> None:
         """Delete what was replaced by a registration of this generation, unless it has registered anew since."""
         for _ in range(TRIES):
             one = self.mirror.instances.get(key)
             if key not in self.mirror.losers and (one is None or one.kept.generation >= generation):
                 return
-            if await self._try(key, write(Gone("replaced by a new registration")), deletes=True):
+            if await self._try(key, write(Gone("replaced by a new registration")), ends, deletes=True):
                 return
 
-    async def _try(self, key: str, value: bytes, deletes: bool = False) -> bool:
+    async def _try(self, key: str, value: bytes, ends: float, deletes: bool = False) -> bool:
         """Write a key if it still is as it is known here, and wait until that is seen; else learn what it is."""
+        left_s = ends - time.monotonic()
+        if left_s <= 0.0:  # earlier writes of this instance took all the time
+            raise Unavailable("NATS does not answer")
         try:
-            seq = await self._services.put(key, value, self.mirror.revision_of(key), self._give_up_s, deletes)
+            seq = await self._services.put(key, value, self.mirror.revision_of(key), left_s, deletes)
         except Overtaken:
             entry = await self._services.get(key)
             if entry is None:
@@ -355,8 +379,9 @@ class NatsStore(Store):
         if str(info.created) != self._created:
             self.lose("the catalogue's bucket is another one")
             return
+        await self.known.stream.made()
         for key in list(self.mirror.losers):
-            await self._clear(key, 0)
+            await self._clear(key, 0, time.monotonic() + self._give_up_s)
         for key, seq in self.mirror.old_marks(time.monotonic() - MARK_S):
             await self._services.purge(key, seq)
             self.mirror.marks.pop(key, None)

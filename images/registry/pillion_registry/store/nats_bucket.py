@@ -15,7 +15,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 
 from pillion_common.errors import StorageFull, Unavailable
 from pillion_common.nats_follower import Follower
-from pillion_common.nats_link import NatsLink
+from pillion_common.nats_link import RETRY_AFTER_S, NatsLink
 from pillion_common.nats_stream import EXPECTED_OF_SUBJECT, MESSAGE_ID, Message, Stream
 
 DUPLICATES_S = 120.0
@@ -82,7 +82,7 @@ class Bucket:
         ends = time.monotonic() + give_up_s
         while True:
             try:
-                return await self.stream.send(self._subject(key), value, headers, SEND_S)
+                return await self._send(key, value, headers)
             except StorageFull:
                 raise
             except Unavailable:
@@ -96,7 +96,7 @@ class Bucket:
         Raises:
             StorageFull, Unavailable.
         """
-        return await self.stream.send(self._subject(key), value, {}, SEND_S)
+        return await self._send(key, value, {})
 
     async def tell(self, key: str, value: bytes) -> None:
         """Set a key whatever it has, and wait for no answer.
@@ -151,6 +151,11 @@ class Bucket:
             Unavailable: nobody answers.
         """
         return await self.stream.next_of(seq, f"{self._before}>")
+
+    async def _send(self, key: str, value: bytes, headers: dict[str, str]) -> int:
+        if not self.stream.reachable:  # nats-py would keep it, and send it long after whoever asked was told that it failed
+            raise Unavailable("NATS is not reached", retry_after_s=RETRY_AFTER_S)
+        return await self.stream.send(self._subject(key), value, headers, SEND_S)
 
     def _subject(self, key: str) -> str:
         return self._before + key.replace(".", "=2E")
