@@ -157,14 +157,6 @@ class Stream:
         """
         return await self._ask({"last_by_subj": subject})
 
-    async def next_of(self, after: int, subject: str) -> Message | None:
-        """Return the first message after a number whose subject fits a pattern.
-
-        Raises:
-            Unavailable: nobody answers.
-        """
-        return await self._ask({"seq": after + 1, "next_by_subj": subject}, LOOK_S)
-
     async def _ask(self, what: dict[str, Any], timeout_s: float = ASK_S) -> Message | None:
         """Ask the leader."""
         told = await self.ask_api(f"STREAM.MSG.GET.{self.name}", what, timeout_s)

@@ -345,7 +345,7 @@ class Registry:
     async def _drop(self, instances: Iterable[Instance], reason: str, kind: str, by: str | None = None) -> None:
         records = [instance.record for instance in instances]
         revision, hand = self._catalog.revision + 1, Hand(kind, by)
-        await self.keeping.commit(*(Remove(one.instance_id, one.generation, revision, hand, reason) for one in records))
+        await self.keeping.commit(*(Remove(one.instance_id, one.generation, revision, hand, reason, True) for one in records))
         changes = []
         for record in records:
             # Meanwhile it may have registered from another address: then it stays.

@@ -168,6 +168,18 @@ class SharedRegistry(Registry):
                 if not left:
                     raise
 
+    async def _drop(self, instances: Iterable[Instance], reason: str, kind: str, by: str | None = None) -> None:
+        found = list(instances)
+        ids = [instance.record.instance_id for instance in found]
+        for left in reversed(range(TRIES)):
+            try:
+                await super()._drop(found, reason, kind, by)
+                break
+            except Outdated:
+                if not left or by is None:  # nobody asks for it: who has registered anew stays
+                    raise
+            found = [instance for instance_id in ids if (instance := self._catalog.get(instance_id)) is not None]
+
     def _check_soon(self, instance_id: str) -> None:
         if instance_id in self._own:
             self.prober.check_soon(instance_id)

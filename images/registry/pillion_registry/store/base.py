@@ -67,13 +67,14 @@ class SetState(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """Drop a record and what its instance had acknowledged, if the record is still of that generation."""
+    """Drop a record and what its instance had acknowledged, if the record is still of that generation; `firm`: else tell so (Outdated)."""
 
     instance_id: str
     generation: int
     revision: int
     hand: Hand = NOBODY
     reason: str = ""
+    firm: bool = False
 
 
 class Acknowledged(NamedTuple):

@@ -35,6 +35,7 @@ TRIES = 16  # against other writers of the same instance
 MAX_WAITING = 10_000
 AT_ONCE = 64  # keys that are read together
 CATCH_UP_S = 0.02
+MARKS_S = 2.0
 OPEN_AGAIN_S = 0.5
 LOOK_S = 1.0
 SILENT_S = 3.0  # without a word of the bucket
@@ -165,7 +166,10 @@ class NatsStore(Store):
         Raises:
             Unavailable: nobody answers.
         """
-        while await self._services.next_after(self.mirror.revision) is not None:
+        last = (await self._services.stream.state()).last
+        ends = time.monotonic() + MARKS_S
+        # What was last may have been a marker that is purged: then it never comes.
+        while self.mirror.revision < last and (self._follower.pending != 0 or time.monotonic() < ends):
             await asyncio.sleep(CATCH_UP_S)
 
     def silent_s(self) -> float:
@@ -280,8 +284,8 @@ class NatsStore(Store):
                 await self._put(change, due)
             case SetState():
                 await self._set_state(change, ends)
-            case Remove(instance_id, generation, _, hand, reason):
-                await self._remove(instance_id, generation, Gone(reason, hand.kind, hand.by), ends)
+            case Remove(instance_id, generation, _, hand, reason, firm):
+                await self._remove(instance_id, generation, Gone(reason, hand.kind, hand.by), ends, firm)
             case Acknowledged(instance_id, generation, known):
                 if self.mirror.has(instance_id, generation):
                     await self.known.set(instance_id, write(Told(generation, dict(known))))
@@ -328,8 +332,10 @@ class NatsStore(Store):
                 return
         raise Unavailable(f"too many registries write to {change.instance_id}; try again")
 
-    async def _remove(self, instance_id: str, generation: int, gone: Gone, ends: float) -> None:
+    async def _remove(self, instance_id: str, generation: int, gone: Gone, ends: float, firm: bool) -> None:
         for _ in range(TRIES):
+            if firm and instance_id in self.mirror.instances and not self.mirror.has(instance_id, generation):
+                raise Outdated(f"{instance_id} has registered anew meanwhile; try again", retry_after_s=RETRY_AFTER_S)
             if not self.mirror.has(instance_id, generation) or await self._try(instance_id, write(gone), ends, deletes=True):
                 return
         raise Unavailable(f"too many registries write to {instance_id}; try again")

@@ -141,16 +141,16 @@ class Bucket:
         await self.stream.ask_api(f"STREAM.PURGE.{self.stream.name}", {"filter": self._subject(key), "seq": upto + 1})
 
     def follower(self, take: Callable[[Entry], None]) -> Follower:
-        """Return a follower of all keys; `take` must not raise."""
-        return Follower(self._link, self.stream.name, self.next_after, lambda message: take(self._entry(message)), BATCH)
+        """Return a follower of all keys, by consumers alone; `take` must not raise.
 
-    async def next_after(self, seq: int) -> Message | None:
-        """Return the first message after a revision, whatever its key, as the stream's leader knows it.
-
-        Raises:
-            Unavailable: nobody answers.
+        What comes next cannot be asked for by number here: most numbers are of what was replaced. And where a server has just become the
+        leader, a question for the next message of a subject may be answered with one that comes later.
         """
-        return await self.stream.next_of(seq, f"{self._before}>")
+
+        async def none(_: int) -> None:
+            return None
+
+        return Follower(self._link, self.stream.name, none, lambda message: take(self._entry(message)), BATCH)
 
     async def _send(self, key: str, value: bytes, headers: dict[str, str]) -> int:
         if not self.stream.reachable:  # nats-py would keep it, and send it long after whoever asked was told that it failed
