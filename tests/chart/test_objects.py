@@ -11,6 +11,7 @@ from charts import CHART, NATIVE, ORDINARY, ROOT, Refused, container, environmen
 
 DEMO = {"demo": {"enabled": True}}
 STORES = ("registry", "log")
+ON_NATS = {"replicas": 3, "config": {"store": "nats://nats.nats:4222?replicas=3"}}
 
 
 def spec_of(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -36,6 +37,47 @@ def test_a_stores_volume_is_kept_and_belongs_to_its_group(name: str) -> None:
     without = one(render({name: {"persistence": {"enabled": False}}}), "StatefulSet", f"pillion-{name}")["spec"]
     assert "volumeClaimTemplates" not in without
     assert {"name": "data", "emptyDir": {}} in without["template"]["spec"]["volumes"]
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_replicas_share_a_store_in_nats_start_at_once_and_need_no_volume(name: str) -> None:
+    store = one(render({name: ON_NATS}), "StatefulSet", f"pillion-{name}")["spec"]
+    assert (store["replicas"], store["podManagementPolicy"], store.get("volumeClaimTemplates")) == (3, "Parallel", None)
+    pod = store["template"]["spec"]
+    server = container(pod, name)
+    assert environment(server)["PILLION_STORE"] == "nats://nats.nats:4222?replicas=3"
+    assert "/data" not in [mount["mountPath"] for mount in server["volumeMounts"]]
+    assert "data" not in [volume["name"] for volume in pod["volumes"]]
+    other = one(render({name: ON_NATS}), "StatefulSet", f"pillion-{'log' if name == 'registry' else 'registry'}")["spec"]
+    assert (other["replicas"], len(other["volumeClaimTemplates"])) == (1, 1)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_replicas_are_spread_over_nodes_unless_the_values_say_otherwise(name: str) -> None:
+    [spread] = spec_of(render({name: ON_NATS}), "StatefulSet", f"pillion-{name}")["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
+    assert spread["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == name
+    mine = [{**spread, "topologyKey": "topology.kubernetes.io/zone"}]
+    assert (
+        spec_of(render({name: {**ON_NATS, "topologySpreadConstraints": mine}}), "StatefulSet", f"pillion-{name}")[
+            "topologySpreadConstraints"
+        ]
+        == mine
+    )
+    assert "topologySpreadConstraints" not in spec_of(render(), "StatefulSet", f"pillion-{name}")
+
+
+def test_a_log_service_reaches_nats_and_is_not_offered_while_it_does_not() -> None:
+    objects = render({"log": ON_NATS})
+    assert environment(container(spec_of(objects, "StatefulSet", "pillion-log"), "pillion"))["PILLION_CHECK"] == "http:/readyz"
+    assert {"to": [{"namespaceSelector": {}}]} in one(objects, "NetworkPolicy", "pillion-log")["spec"]["egress"]
+    assert {"to": [{"namespaceSelector": {}}]} not in one(render(), "NetworkPolicy", "pillion-log")["spec"]["egress"]
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_replicas_with_a_store_each_are_refused_with_what_to_do(name: str) -> None:
+    with pytest.raises(Refused, match=rf"{name}\.replicas is 2, .* set {name}\.config\.store to an address of NATS"):
+        render({name: {"replicas": 2}})
 
 
 @pytest.mark.parametrize(("changed", "kept"), [("registry", "log"), ("log", "registry")])
@@ -110,7 +152,7 @@ def test_who_may_talk_to_whom() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"registry": {"replicas": 2}},
+        {"registry": {"config": {"store": "sqlite:/data/other.db"}}},
         {"log": {"replicas": 0}},
         {"registri": {}},
         {"registry": {"image": {"tga": "x"}}},
@@ -144,8 +186,8 @@ def schema_keys(*path: str) -> set[str]:
 
 
 def test_the_schema_knows_the_options_that_the_programs_have() -> None:
-    assert schema_keys("registry", "config") == table("pillion registry") - {"listen", "store", "token_file"}
-    assert schema_keys("log", "config") == table("pillion log") - {"listen", "store", "store_token_file", "token_file"}
+    assert schema_keys("registry", "config") == table("pillion registry") - {"listen", "member", "token_file"}
+    assert schema_keys("log", "config") == table("pillion log") - {"listen", "token_file"}
     set_by_the_template = {"name", "port", "host", "registry", "requires", "check", "listen", "local", "advertise", "state_dir"}
     set_by_the_template |= {"spool_size", "project_dir", "pod", "token_file", "log_output"}  # the last is of `pillion run` alone
     assert schema_keys("sidecar", "options") == table("pillion sidecar, pillion run") - set_by_the_template

@@ -16,10 +16,11 @@ import pytest
 from nats.js.api import DiscardPolicy
 from nats_lab import DROPS_CONNECTIONS, NatsServer, nats_servers, store_uri
 
+from pillion_common import nats_follower
 from pillion_common.errors import StorageFull, Unavailable
 from pillion_common.nats_link import parse_place
 from pillion_log.entries import Run, from_line
-from pillion_log.store import nats_follower, nats_store, nats_writer
+from pillion_log.store import nats_store, nats_writer
 from pillion_log.store.base import CHECK, Appended, Block
 from pillion_log.store.files import FileOptions
 from pillion_log.store.nats_store import NatsStore

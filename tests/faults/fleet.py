@@ -91,6 +91,11 @@ class Member:
         time.sleep(for_s)
         os.kill(self.pid, signal.SIGCONT)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it runs."""
+        if self._program is not None:
+            self._program.process.send_signal(number)
+
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         self.client.close()

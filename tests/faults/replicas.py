@@ -50,22 +50,27 @@ EARLY_ACK = Plan(10_000, 4, ("log",), sabotage="early-ack")
 
 
 class Cluster:
-    """Three servers."""
+    """Three servers.
 
-    def __init__(self, servers: list[NatsServer]) -> None:
+    Args:
+        stream: whose leader and state are asked for.
+    """
+
+    def __init__(self, servers: list[NatsServer], stream: str = STREAM) -> None:
         self.servers = servers
+        self._stream = stream
 
     def leader(self) -> NatsServer:
-        """Return the server that leads the log's stream."""
+        """Return the server that leads the stream."""
         deadline = time.monotonic() + UNTIL_S
         while time.monotonic() < deadline:
             for server in self.servers:
                 for account in server.monitor("/jsz?accounts=1&streams=1").get("account_details", []):  # type: ignore[attr-defined]
                     for stream in account.get("stream_detail", []):
-                        if (name := stream.get("cluster", {}).get("leader")) and stream["name"] == STREAM:
+                        if (name := stream.get("cluster", {}).get("leader")) and stream["name"] == self._stream:
                             return next(one for one in self.servers if one.name == name)
             time.sleep(0.1)
-        raise Died("the log's stream has no leader")
+        raise Died(f"the stream {self._stream} has no leader")
 
     def states(self) -> list[tuple[int, int, int, int]]:
         """Return what each server has of the stream: messages, bytes, first and last number."""
@@ -73,7 +78,7 @@ class Cluster:
         for server in self.servers:
             details = server.monitor("/jsz?accounts=1&streams=1").get("account_details", [])
             streams = [stream for account in details for stream in account["stream_detail"]]  # type: ignore[attr-defined]
-            state = next(stream["state"] for stream in streams if stream["name"] == STREAM)
+            state = next(stream["state"] for stream in streams if stream["name"] == self._stream)
             found.append((state["messages"], state["bytes"], state["first_seq"], state["last_seq"]))
         return found
 

@@ -14,9 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import failing
 import guarded
+import history
 import million
 import nats_lab
 import powercut
+import registry_replicas
 import replicas
 import syscalls
 from loop_disk import cannot_mount
@@ -54,6 +56,8 @@ def suites(name: str, quick: bool, lines: int) -> Iterator[Suite]:
     if name == "nats":
         for plan in (replicas.QUICK,) if quick else (replicas.ONE_KILL, replicas.Plan()):
             yield partial(replicas.run, plan)
+    if name in ("replicas", "history"):
+        yield from registries(name, quick)
     if name == "powercut":
         yield lambda folder: powercut.run(powercut.Plan("log", runs=cuts), folder)
         yield lambda folder: powercut.run(powercut.Plan("registry", runs=cuts), folder)
@@ -61,6 +65,15 @@ def suites(name: str, quick: bool, lines: int) -> Iterator[Suite]:
     if name == "guard":
         for plan in guarded.QUICK if quick else guarded.PLANS:
             yield partial(guarded.run, plan)
+
+
+def registries(name: str, quick: bool) -> Iterator[Suite]:
+    """Return the runs with three registries."""
+    if name == "history":
+        yield partial(history.run, history.QUICK if quick else history.Plan())
+        return
+    for plan in (registry_replicas.QUICK,) if quick else registry_replicas.PLANS:
+        yield partial(registry_replicas.run, plan)
 
 
 def teeth() -> Iterator[Suite]:
@@ -77,14 +90,14 @@ def teeth() -> Iterator[Suite]:
         yield partial(guarded.run, plan)
 
 
-NAMES = ("million", "syscalls", "failing", "powercut", "guard", "nats")
+NAMES = ("million", "syscalls", "failing", "powercut", "guard", "nats", "replicas", "history")
 
 
 def lacking(name: str, quick: bool = False) -> str:
     """Return why a suite cannot run here, and how to get what it lacks; empty if it can."""
     if name in ("syscalls", "failing", "teeth", "all") and (why := can_trace()):
         return f"{why} (Debian: apt-get install strace)"
-    if name in ("nats", "teeth", "all") and not nats_lab.PROGRAM:
+    if name in ("nats", "replicas", "history", "teeth", "all") and not nats_lab.PROGRAM:
         return "nats-server is not installed (Debian: apt-get install nats-server)"
     if name in ("powercut", "teeth", "all"):
         with tempfile.TemporaryDirectory(prefix="pillion-faults-") as scratch:

@@ -42,7 +42,7 @@ class NatsServer:
             "server_name": name,
             "listen": f"127.0.0.1:{self.port}",
             "http": f"127.0.0.1:{self._monitor_port}",
-            "jetstream": {"store_dir": str(folder / "data"), "max_memory_store": 64 << 20, "max_file_store": 2 << 30},
+            "jetstream": {"store_dir": str(folder / "data"), "max_memory_store": 64 << 20, "max_file_store": 32 << 30},
             **({"cluster": cluster} if routes else {}),
             **(settings or {}),
         }

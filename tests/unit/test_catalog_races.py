@@ -125,8 +125,8 @@ async def test_a_report_of_down_is_believed_at_once_and_one_of_up_after_a_check(
     instance = lab.registry._catalog.get("i1")
     assert instance is not None
     lab.registry._catalog.passed(instance, 1.0)
-    assert lab.registry.report("i1", StateReport(State.DOWN, "out of memory")).reason == "out of memory"
+    assert (await lab.registry.report("i1", StateReport(State.DOWN, "out of memory"))).reason == "out of memory"
     assert next(iter(lab.registry.catalog)).state is State.DOWN
-    assert lab.registry.report("i1", StateReport(State.UP)).state is State.DOWN
+    assert (await lab.registry.report("i1", StateReport(State.UP))).state is State.DOWN
     with pytest.raises(NotFound):
-        lab.registry.report("none", StateReport(State.DOWN))
+        await lab.registry.report("none", StateReport(State.DOWN))

@@ -32,6 +32,11 @@ app.kubernetes.io/component: {{ last . | quote }}
 {{- toYaml (merge $own (index . 3) (index . 2).podLabels) -}}
 {{- end -}}
 
+{{/* "yes" where replicas of (list $ "registry") share a store in NATS; else nothing, and it has one of its own on its volume. */}}
+{{- define "pillion.onNats" -}}
+{{- if hasPrefix "nats://" ((get (first .).Values (last .)).config.store | default "") -}}yes{{- end -}}
+{{- end -}}
+
 {{- define "pillion.tokenSecret" -}}
 {{- .Values.token.existingSecret | default (include "pillion.name" (list . "token")) -}}
 {{- end -}}

@@ -119,11 +119,19 @@ spec:
 {{- end -}}
 {{- end -}}
 
+{{/* How the replicas of a StatefulSet are kept. Those on NATS wait for it, not for each other, and need no volume. */}}
+{{- define "pillion.replicas" -}}
+replicas: {{ int (get (first .).Values (last .)).replicas }}
+{{- if include "pillion.onNats" . }}
+podManagementPolicy: Parallel
+{{- end }}
+{{- end -}}
+
 {{/* The data volume's claim. */}}
 {{- define "pillion.claims" -}}
 {{- $root := first . -}}
 {{- $disk := (get $root.Values (last .)).persistence -}}
-{{- if $disk.enabled -}}
+{{- if and $disk.enabled (not (include "pillion.onNats" .)) -}}
 volumeClaimTemplates:
   - metadata:
       name: data

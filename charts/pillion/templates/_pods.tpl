@@ -30,6 +30,17 @@ priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
+{{/* The values of (list $ component), with several replicas spread over nodes where they say nothing of it. */}}
+{{- define "pillion.spread" -}}
+{{- $values := get (first .).Values (last .) -}}
+{{- $own := dict -}}
+{{- if and (gt (int $values.replicas) 1) (not $values.topologySpreadConstraints) -}}
+{{- $selector := dict "matchLabels" (include "pillion.selector" . | fromYaml) -}}
+{{- $_ := set $own "topologySpreadConstraints" (list (dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname" "whenUnsatisfiable" "ScheduleAnyway" "labelSelector" $selector)) -}}
+{{- end -}}
+{{- toYaml (merge $own $values) -}}
+{{- end -}}
+
 {{/* The image of (list $ $image): an empty tag is the chart's appVersion. */}}
 {{- define "pillion.image" -}}
 {{- $image := last . -}}
@@ -55,6 +66,9 @@ image: {{ include "pillion.image" (list $root $values.image) | quote }}
 imagePullPolicy: {{ $values.image.pullPolicy | quote }}
 env:
   - {name: PILLION_CONFIG, value: /etc/pillion/config.yaml}
+  {{- with $values.config.store }}
+  - {name: PILLION_STORE, value: {{ . | quote }}} # the image's environment names another, and goes before the file
+  {{- end }}
   - {name: PILLION_TOKEN_FILE, value: {{ printf "/run/secrets/pillion/%s" $root.Values.token.key | quote }}}
   {{- with $values.extraEnv }}
   {{- toYaml . | nindent 2 }}
@@ -83,7 +97,9 @@ resources:
 securityContext:
   {{- include "pillion.sidecar.securityContext" $root | nindent 2 }}
 volumeMounts:
+  {{- if not (include "pillion.onNats" (list $root (index . 1))) }}
   - {name: data, mountPath: /data}
+  {{- end }}
   - {name: config, mountPath: /etc/pillion, readOnly: true}
   - {name: token, mountPath: /run/secrets/pillion, readOnly: true}
   {{- with $values.extraVolumeMounts }}
@@ -102,7 +118,7 @@ volumeMounts:
     secretName: {{ include "pillion.tokenSecret" $root | quote }}
     defaultMode: 0440
     items: [{key: {{ $root.Values.token.key | quote }}, path: {{ $root.Values.token.key | quote }}}]
-{{- if not $values.persistence.enabled }}
+{{- if not (or $values.persistence.enabled (include "pillion.onNats" .)) }}
 - name: data
   emptyDir: {}
 {{- end }}

@@ -90,11 +90,25 @@ class Readiness:
         return all(word == "ok" for word in words.values()), words
 
 
+async def _started(program: Program, life: Life) -> list[str] | None:
+    """Start a program; None where it was told to stop before that was done: it may wait for what it depends on as long as that takes."""
+    starting = asyncio.create_task(program.start(), name="start")
+    stop = asyncio.create_task(life.stop.wait(), name="wait-for-stop")
+    await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if starting.done():
+        return starting.result()
+    starting.cancel()
+    await asyncio.wait((starting,))
+    return None
+
+
 async def _live(make: Callable[[Life], Program], life: Life) -> int:
     life.install_signals()
     program = make(life)
     try:
-        addresses = await program.start()
+        if (addresses := await _started(program, life)) is None:
+            return program.exit_code
         gc.freeze()  # what is there now stays: the collector need not look at it again and again
         gc.set_threshold(10_000, 20, 20)  # nor at every 700 objects: a storm makes thousands that live for a moment
         _log.info("listening", f"{life.name} listens on {', '.join(addresses)}", addresses=addresses)

@@ -121,12 +121,16 @@ class NatsLink:
         """Return whether a server is connected."""
         return self._down_since is None
 
+    def down_s(self) -> float:
+        """Return for how long no server has been connected; 0 while one is."""
+        return 0.0 if self._down_since is None else time.monotonic() - self._down_since
+
     def fault(self) -> str | None:
         """Return why the store cannot be reached and since when; None if it can."""
         if self._down_since is None:
             return None
         servers = ", ".join(url.removeprefix("nats://") for url in self.place.servers)
-        return f"NATS ({servers}) has not been reached for {time.monotonic() - self._down_since:.0f} s: {self._last_error}"
+        return f"NATS ({servers}) has not been reached for {self.down_s():.0f} s: {self._last_error}"
 
     async def open(self) -> None:
         """Connect, however long it takes: a store whose servers start after it waits for them."""

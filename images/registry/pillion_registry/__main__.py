@@ -15,7 +15,7 @@ from pillion_common.http.tornado_bridge import TornadoBridge
 from pillion_common.trust import Token
 from pillion_registry import descriptors
 from pillion_registry.handlers import hot_routes, make_application
-from pillion_registry.registry import Registry
+from pillion_registry.replicas import make_registry
 from pillion_registry.settings import DESCRIPTION, PROGRAM, Settings
 from pillion_registry.store import Store, open_store
 
@@ -31,7 +31,8 @@ class RegistryProgram:
         self._life = life
         self._settings = settings
         self._open_files = descriptors.allow(descriptors.needed(settings.max_instances, OTHER_CONNECTIONS))
-        self._registry = Registry(settings, store, token, life.tasks)
+        self._registry = make_registry(settings, store, token, life.tasks)
+        self._started = False
         self._readiness = lifecycle.Readiness()
         self._readiness.add("store", self._registry.store_fault)
         application = make_application(self._registry, self._readiness, token, settings.exempt_networks())
@@ -48,6 +49,7 @@ class RegistryProgram:
         if (short := descriptors.shortage(self._open_files, self._settings.max_instances, OTHER_CONNECTIONS)) is not None:
             _log.warning("few_descriptors", short)
         await self._registry.start()
+        self._started = True
         return [await self._server.listen(self._settings.listen)]
 
     async def stop(self) -> None:
@@ -55,6 +57,8 @@ class RegistryProgram:
         self._readiness.close()
         self._registry.reads.close()
         await self._server.close()
+        if self._started:
+            await self._registry.notifier.finish(self._settings.heartbeat_timeout)
         await self._life.tasks.stop()
         await self._registry.stop()
 
@@ -64,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = config.load(Settings, PROGRAM, sys.argv[1:] if argv is None else argv, os.environ, DESCRIPTION)
         token = Token.load(settings.token_file)
-        store = open_store(settings.store)
+        store = open_store(settings.store, settings.store_token_file)
     except ConfigError as exc:
         return lifecycle.refuse(PROGRAM, exc)
     logs.set_up(PROGRAM, settings.log_level)

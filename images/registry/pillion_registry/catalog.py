@@ -7,16 +7,16 @@ its `generation` tells a check's late result from one about the present registra
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
 from pillion_common.errors import Conflict, NotFound, Unavailable
-from pillion_common.models import ProviderEntry, Registration, State
+from pillion_common.models import Registration, State
 from pillion_common.names import derive_id
 from pillion_registry.offers import Offers
-from pillion_registry.provider_set import EMPTY, ProviderSet
+from pillion_registry.provider_set import EMPTY, ProviderSet, entry_of
 
 MAX_SEEN = 100_000  # names remembered for telling "none left" from "never seen"
 
@@ -205,14 +205,19 @@ class Catalog:
             raise Unavailable(
                 f"the registry holds its most instances, {self._max_instances}; raise PILLION_MAX_INSTANCES", code="registry_full"
             )
-        self._generation += 1
+        self._generation = self.decide_generation(now_s)
         record = Record(instance_id, self._generation, registrant, now_s, registration, trusted)
         # A healthy instance that registers again stays offered: it is only checked anew.
         same = [instance for instance in earlier if (instance.name, instance.record.url) == (record.name, record.url)]
-        state = _kept_state(registration, same)
+        incarnations = {one.record.registration.incarnation for one in same if one.state is State.DRAINING}
+        state = kept_state(registration, {one.state for one in same}, incarnations)
         retained = state is State.STARTING and any(instance.retained for instance in same)
         replaced = tuple(instance.record.instance_id for instance in earlier if instance.record.instance_id != instance_id)
         return Decision(record, replaced, state, retained, not earlier)
+
+    def decide_generation(self, now_s: float) -> int:
+        """Return the next record's generation."""
+        return self._generation + 1
 
     def accept(self, decision: Decision, now_s: float) -> list[Transition]:
         """Carry a decision out, once it is stored."""
@@ -302,7 +307,8 @@ class Catalog:
         if instance.state is State.DRAINING and instance.hidden_until_s is None:
             return None
         transition = self._move(instance, State.DRAINING, reason, now_s)
-        instance.hidden_until_s = until_s
+        if transition is not None:
+            instance.hidden_until_s = until_s
         return transition
 
     def undrain(self, instance: Instance, now_s: float) -> Transition | None:
@@ -319,29 +325,35 @@ class Catalog:
     def _same(self, decision: Decision) -> Iterator[Instance]:
         return (one for i in (decision.record.instance_id, *decision.replaced) if (one := self._instances.get(i)))
 
-    def _move(self, instance: Instance, state: State, reason: str | None, now_s: float) -> Transition:
+    def _move(self, instance: Instance, state: State, reason: str | None, now_s: float) -> Transition | None:
         before, was_offered = instance.state, instance.offered
         instance.state, instance.reason, instance.since_s, instance.retained = state, reason, now_s, False
         instance.hidden_until_s = instance.held_until_s = instance.suspect = instance.suspect_until_s = None
         instance.outlasted_guard = False
-        self.offers.change(instance.name, instance.offered - was_offered)
+        self._offer(instance.record, instance.offered - was_offered)
         return self._changed(instance, before, state, reason)
 
     def _changed(self, instance: Instance, before: State | None, after: State | None, reason: str | None) -> Transition:
-        self.revision += 1
+        self.revision = self._next_revision()
         self._providers.pop(instance.name, None)
         return Transition(instance, before, after, reason, self.revision)
 
+    def _next_revision(self) -> int:
+        return self.revision + 1
+
+    def _offer(self, record: Record, by: int) -> None:
+        self.offers.change(record.name, by)
+
     def _collect(self, name: str) -> ProviderSet:
         instances = [self._instances[instance_id] for instance_id in self._ids_by_name.get(name, ())]
-        entries = {i.record.url: _entry(i.record) for i in instances if i.state is State.UP}
+        entries = {i.record.url: entry_of(i.record.instance_id, i.record.registration) for i in instances if i.state is State.UP}
         kept = frozenset(i.record.url for i in instances if i.retained)
         return ProviderSet(MappingProxyType(entries), kept) if entries or kept else EMPTY
 
     def _link(self, instance: Instance) -> None:
         record = instance.record
         self._instances[record.instance_id] = instance
-        self.offers.change(record.name, instance.offered)
+        self._offer(record, instance.offered)
         self._ids_by_url[record.url].add(record.instance_id)
         self.names_version += record.name not in self._ids_by_name
         self._ids_by_name[record.name][record.instance_id] = None
@@ -353,7 +365,7 @@ class Catalog:
     def _unlink(self, instance: Instance) -> None:
         record = instance.record
         del self._instances[record.instance_id]
-        self.offers.change(record.name, -instance.offered)
+        self._offer(record, -instance.offered)
         _discard(self._ids_by_url, record.url, record.instance_id)
         _discard(self._ids_by_name, record.name, record.instance_id)
         self.names_version += record.name not in self._ids_by_name
@@ -361,27 +373,11 @@ class Catalog:
             _discard(self._dependents, required, record.instance_id)
 
 
-def _kept_state(given: Registration, same: Iterable[Instance]) -> State:
-    """Return the state of a registration of what was registered there already."""
-    states = {instance.state for instance in same}
-    incarnations = {instance.record.registration.incarnation for instance in same if instance.state is State.DRAINING}
-    if given.incarnation is not None and given.incarnation in incarnations:
+def kept_state(given: Registration, states: Collection[State], incarnations: Collection[int | None]) -> State:
+    """Return the state of a registration of what was registered there already, in these states and with these incarnations."""
+    if given.incarnation is not None and given.incarnation in incarnations and State.DRAINING in states:
         return State.DRAINING  # the process that was drained, not one that was started since
     return State.UP if State.UP in states else State.STARTING
-
-
-def _entry(record: Record) -> ProviderEntry:
-    given = record.registration
-    return ProviderEntry(
-        name=record.name,
-        url=record.url,
-        instance_id=record.instance_id,
-        zone=given.zone,
-        weight=given.weight,
-        version=given.version,
-        tags=given.tags,
-        metadata=given.metadata,
-    )
 
 
 def _discard(index: defaultdict[str, set[str]] | defaultdict[str, dict[str, None]], key: str, instance_id: str) -> None:

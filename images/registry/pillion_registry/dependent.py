@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pillion_common.models import Patch
+from pillion_common.models import Patch, ProviderEntry
 from pillion_registry.provider_set import EMPTY, ProviderSet, difference
 
 Providers = Callable[[str], ProviderSet]
@@ -88,6 +88,14 @@ def _plan_difference(known: Knowledge, classic: bool, providers: Providers, revi
     return Plan(known, Delivery(patch, known.learn(results, revision)))
 
 
+def settle(known: Knowledge, doubts: tuple[ProviderEntry, ...], revision: int, epoch: str) -> Plan:
+    """Return what takes entries from a classic dependent of which nobody knows whether it has them: it ignores what it has not."""
+    urls = {entry.url for entry in doubts}
+    left = {name: told and ProviderSet({u: e for u, e in told.entries.items() if u not in urls}) for name, told in known.sets.items()}
+    patch = Patch(added=(), removed=doubts, revision=revision, epoch=epoch)
+    return Plan(known, Delivery(patch, Knowledge(MappingProxyType(left), None)))
+
+
 @dataclass(slots=True)
 class Dependent:
     """One dependent and what it knows."""
@@ -97,6 +105,7 @@ class Dependent:
     requires: tuple[str, ...]
     classic: bool
     known: Knowledge
+    doubts: tuple[ProviderEntry, ...] = ()  # of a classic one: see Notifier.watch
 
     def start_afresh(self) -> None:
         """Note that it has nothing, or that nobody knows what it has."""

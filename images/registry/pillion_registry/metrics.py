@@ -36,6 +36,7 @@ def _metrics(registry: Registry) -> Iterator[Metric]:
     yield from _of_the_catalogue(registry)
     yield from _of_work(registry)
     yield from _of_doubt(registry)
+    yield from _of_sharing(registry)
     yield from _of_readers(registry)
 
 
@@ -56,8 +57,8 @@ def _of_work(registry: Registry) -> Iterator[Metric]:
     yield Metric("pillion_registry_patches_acknowledged_total", "counter", "Patches that were answered 200.", {"": notifier.acknowledged})
     yield Metric("pillion_registry_patches_failed_total", "counter", "Patches that were not, and are tried again.", {"": notifier.failed})
     yield Metric("pillion_registry_dependents_failing", "gauge", "Dependents whose patches fail now.", {"": notifier.failing()})
-    yield Metric("pillion_registry_writes_total", "counter", "Writes to the store.", {"": registry.writes})
-    yield Metric("pillion_registry_writes_failed_total", "counter", "Writes that failed.", {"": registry.writes_failed})
+    yield Metric("pillion_registry_writes_total", "counter", "Writes to the store.", {"": registry.keeping.writes})
+    yield Metric("pillion_registry_writes_failed_total", "counter", "Writes that failed.", {"": registry.keeping.failed})
     yield Metric("pillion_registry_lag_seconds", "gauge", "How late the registry's own loop was at its last tick.", {"": lag.late_s})
     yield Metric("pillion_registry_lag_max_seconds", "gauge", "How late it was at most since its start.", {"": lag.latest_s})
 
@@ -76,6 +77,12 @@ def _of_doubt(registry: Registry) -> Iterator[Metric]:
     yield Metric("pillion_registry_misses_needed", "gauge", "Time-outs in a row that make an instance down now.", {"": limit})
     yield Metric("pillion_registry_held", "gauge", "Instances held down for flapping.", {"": health.flaps.held(now)})
     yield Metric("pillion_registry_holds_total", "counter", "How often one was held down for flapping.", {"": health.flaps.holds})
+
+
+def _of_sharing(registry: Registry) -> Iterator[Metric]:
+    if (sharing := registry.sharing) is not None:
+        yield Metric("pillion_registry_members", "gauge", "Live registries that share the catalogue.", {"": len(sharing.live)})
+        yield Metric("pillion_registry_owned", "gauge", "Instances that this registry looks after.", {"": len(sharing.owned)})
 
 
 def _of_readers(registry: Registry) -> Iterator[Metric]:

@@ -17,12 +17,12 @@ from pillion_common.errors import PeerError
 from pillion_common.http.answers import Answer
 from pillion_common.http.client import Channel, encode_body, encode_head
 from pillion_common.logs import EventLog
-from pillion_common.models import State, encode
+from pillion_common.models import ProviderEntry, State, encode
 from pillion_common.names import Url, parse_url
 from pillion_common.trust import Token
 from pillion_registry.catalog import Catalog, Record
 from pillion_registry.channels import Channels
-from pillion_registry.dependent import Delivery, Dependent, Knowledge, Plan, fresh, plan
+from pillion_registry.dependent import Delivery, Dependent, Knowledge, Plan, fresh, plan, settle
 from pillion_registry.provider_set import ProviderSet
 from pillion_registry.store.base import Known
 from pillion_registry.withdrawals import Withdrawals
@@ -31,10 +31,14 @@ _log = EventLog("notifier")
 
 BACKOFF_BASE_S = 0.1
 BACKOFF_CAP_S = 10.0
+FINISH_LOOK_S = 0.01
+HELD_BACK_S = 0.2  # until it is asked again whether anybody may be told
 SLICE = 1024
 
 # Called after a classic dependent acknowledged, so that it can be kept; calls back when that is done.
 OnAcknowledged = Callable[[Dependent, Known, Callable[[], None]], None]
+# Called before one is sent a patch, where another registry may have to go on from here; calls back with whether it may be sent.
+OnTelling = Callable[[Dependent, Delivery, Callable[[bool], None]], None]
 
 
 class _Outbox:
@@ -98,7 +102,8 @@ class Notifier:
     """Owns the dependents and what is on its way to them.
 
     Args:
-        on_acknowledged: see OnAcknowledged.
+        on_acknowledged, on_telling: see OnAcknowledged, OnTelling.
+        may_tell: whether anybody may be told now; asked before each patch.
         token: sent along to those who registered with it and to nobody else: whoever could register without it must not learn it.
     """
 
@@ -112,7 +117,11 @@ class Notifier:
         timeout_s: float,
         token: Token | None,
         clock: Callable[[], float] = time.time,
+        on_telling: OnTelling | None = None,
+        may_tell: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._on_telling = on_telling
+        self._may_tell = may_tell
         self._catalog = catalog
         self._channels = channels
         self._on_acknowledged = on_acknowledged
@@ -126,15 +135,17 @@ class Notifier:
         self._results: dict[tuple[object, ...], Knowledge] = {}
         self._planned_at = -1
         self._withdrawals = Withdrawals()
+        self._finishing = False
         self._clock = clock
         self.sent = self.acknowledged = self.failed = 0  # patches
 
-    def watch(self, record: Record, known: Known | None = None) -> None:
+    def watch(self, record: Record, known: Known | None = None, doubts: tuple[ProviderEntry, ...] = ()) -> None:
         """Tell an instance of its providers from now on.
 
         Args:
             record: its registration.
             known: what it knew when the registry stopped; None for an instance that has just registered.
+            doubts: entries of which nobody knows whether it, a classic one, has them: they are taken from it first.
         """
         self.forget(record.instance_id)
         given = record.registration
@@ -144,6 +155,7 @@ class Notifier:
         dependent = Dependent(record.instance_id, record.generation, given.requires, classic, fresh(given.requires, classic))
         if known is not None and classic:
             dependent.known = Knowledge({name: ProviderSet({e.url: e for e in known.get(name, ())}) for name in given.requires}, None)
+            dependent.doubts = doubts
         headers = self._trusting if record.trusted else self._plain
         outbox = self._outboxes[record.instance_id] = _Outbox(dependent, record, headers)
         self._enqueue(outbox)
@@ -202,6 +214,16 @@ class Notifier:
             outbox.calm()
             self._enqueue(outbox)
 
+    async def finish(self, timeout_s: float) -> None:
+        """Begin no patch any more; return when what is under way to classic dependents was answered and kept, or the time is over.
+
+        Whoever goes on from here then need not send what may arrive before it.
+        """
+        self._finishing = True
+        ends = time.monotonic() + timeout_s
+        while any(one.sending and one.dependent.classic for one in self._outboxes.values()) and time.monotonic() < ends:
+            await asyncio.sleep(FINISH_LOOK_S)
+
     def _enqueue(self, outbox: _Outbox) -> None:
         if not self._queue:
             asyncio.get_running_loop().call_soon(self._tell_slice)
@@ -226,13 +248,36 @@ class Notifier:
 
     def _tell(self, outbox: _Outbox) -> None:
         """Send the patch that is due to one dependent, if one is."""
+        if self._finishing:
+            return
         dependent = outbox.dependent
         _, planned, body = self._plan(dependent)
-        if planned.delivery is None:
+        delivery = planned.delivery
+        if delivery is None:
             dependent.known = planned.known
             return
         outbox.sending = True
         outbox.sent_s = self._clock()
+        if dependent.classic and self._on_telling is not None:
+            self._on_telling(dependent, delivery, partial(self._send_if, outbox, delivery, body))
+        else:
+            self._send(outbox, delivery, body)
+
+    def _send_if(self, outbox: _Outbox, delivery: Delivery, body: bytes, may: bool) -> None:
+        if not self._is_current(outbox):
+            return
+        if may:
+            self._send(outbox, delivery, body)
+        else:
+            outbox.sending = False
+            self._try_later(outbox, "what it knows could not be kept")
+
+    def _send(self, outbox: _Outbox, delivery: Delivery, body: bytes) -> None:
+        if not self._may_tell():
+            outbox.sending = False
+            outbox.retry = asyncio.get_running_loop().call_later(HELD_BACK_S, self.kick, outbox.dependent.instance_id)
+            return
+        dependent = outbox.dependent
         self.sent += 1
         channel = outbox.channel
         if dependent.classic:
@@ -241,7 +286,7 @@ class Notifier:
             channel = self._channels.open(outbox.record, outbox.url)
         elif channel is None:
             channel = outbox.channel = self._channels.get(outbox.record, outbox.url)
-        channel.send(outbox.head + body, partial(self._answered, outbox, planned.delivery, channel), self._timeout_s)
+        channel.send(outbox.head + body, partial(self._answered, outbox, delivery, channel), self._timeout_s)
 
     def _plan(self, dependent: Dependent) -> tuple[Knowledge, Plan, bytes]:
         """Return what is due to a dependent, and its bytes; planned and encoded once for all who know the same."""
@@ -250,6 +295,9 @@ class Notifier:
             self._results.clear()
             self._planned_at = self._catalog.revision
         known = dependent.known
+        if dependent.doubts:
+            planned = settle(known, dependent.doubts, self._catalog.revision, self._epoch)
+            return known, planned, encode_body(encode(planned.delivery.patch)) if planned.delivery else b""
         key = (id(known), dependent.classic)
         found = self._plans.get(key)
         if found is None:
@@ -284,7 +332,7 @@ class Notifier:
             outbox.backoff = outbox.failing_s = None
             outbox.told_s = self._clock()
             self.acknowledged += 1
-            dependent.known = delivery.result
+            dependent.known, dependent.doubts = delivery.result, ()
             self._withdrawals.acknowledged(dependent)
             self._keep_acknowledged(outbox)
 

@@ -21,6 +21,11 @@ class Offers:
         """Return how many instances of a service are offered."""
         return self._by_name.get(name, 0)
 
+    def clear(self) -> None:
+        """Begin to count anew."""
+        self._by_name.clear()
+        self.total = 0
+
     def change(self, name: str, by: int) -> None:
         """Note that so many more (or fewer) instances of a service are offered."""
         if by:

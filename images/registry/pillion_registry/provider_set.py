@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pillion_common.models import ProviderEntry
+from pillion_common.models import ProviderEntry, Registration
 
 
 class ProviderSet(NamedTuple):
@@ -26,6 +26,20 @@ class ProviderSet(NamedTuple):
     def settled(self) -> bool:
         """Return whether this is the whole truth."""
         return not self.kept
+
+
+def entry_of(instance_id: str, given: Registration) -> ProviderEntry:
+    """Return what dependents are told of a registration."""
+    return ProviderEntry(
+        name=given.service_name,
+        url=given.service_url,
+        instance_id=instance_id,
+        zone=given.zone,
+        weight=given.weight,
+        version=given.version,
+        tags=given.tags,
+        metadata=given.metadata,
+    )
 
 
 class Difference(NamedTuple):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from msgspec import UNSET
 
 from pillion_common.clock import rfc3339
-from pillion_common.errors import Conflict, InvalidInput, NotFound, PillionError
+from pillion_common.errors import Conflict, InvalidInput, NotFound
 from pillion_common.logs import EventLog
 from pillion_common.models import (
     Drained,
@@ -30,30 +30,31 @@ from pillion_common.networks import TargetRule
 from pillion_common.tasks import Supervisor
 from pillion_common.trust import Token
 from pillion_registry import events
-from pillion_registry.absences import Absences
-from pillion_registry.catalog import Catalog, Instance, Record, Transition
+from pillion_registry.announcing import announce
+from pillion_registry.catalog import Catalog, Decision, Instance, Record, Transition
 from pillion_registry.channels import Channels
-from pillion_registry.dependent import Dependent
 from pillion_registry.doubts import Doubts
 from pillion_registry.events import Event, Events
+from pillion_registry.forgetting import forget_old
 from pillion_registry.health import Health
 from pillion_registry.history import History
+from pillion_registry.keeping import Keeping
 from pillion_registry.lag import LagMeter
 from pillion_registry.lanes import Lanes
-from pillion_registry.notifier import Notifier
+from pillion_registry.notifier import Notifier, Standing
 from pillion_registry.prober import Finding, Prober, Verdict, tidy
 from pillion_registry.reach import Reach
 from pillion_registry.reads import Reads
 from pillion_registry.refusals import Refusals
 from pillion_registry.settings import Settings
-from pillion_registry.store.base import Acknowledged, Known, Put, Remove, SetState, Store
+from pillion_registry.sharing import Sharing
+from pillion_registry.store.base import Hand, Put, Remove, SetState, Store, Stored
 from pillion_registry.targets import check_targets
 from pillion_registry.timeline import Timeline
 from pillion_registry.views import present, view
 
 _log = EventLog("registry")
 
-FORGET_TICK_S = 10.0
 RESTART_SPREAD_S = 1.0
 MAX_DRAIN_S = 300.0
 MAX_HIDE_S = 3600.0
@@ -64,34 +65,37 @@ class Registry:
     """All that the handlers may ask for."""
 
     def __init__(
-        self, settings: Settings, store: Store, token: Token | None, tasks: Supervisor, clock: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        store: Store,
+        token: Token | None,
+        tasks: Supervisor,
+        clock: Callable[[], float] = time.time,
+        catalog: Catalog | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._tasks = tasks
-        self._clock = clock
-        self._token = token
-        self._catalog = Catalog(settings.max_instances)
+        self._tasks, self._clock, self._token = tasks, clock, token
+        self.sharing: Sharing | None = None  # among registries that share a catalogue
+        self._catalog = Catalog(settings.max_instances) if catalog is None else catalog
         self.events = Events(clock)
         self.history = History(settings.journal_path(), settings.journal_size, settings.journal_age, self._snapshot, clock)
         self.reads = Reads(self._catalog, self.events)
         self.refusals = Refusals()
         self._doubts = Doubts(self._catalog)
-        self.writes = self.writes_failed = 0
+        self.keeping = Keeping(store)
         self.streams: set[object] = set()  # that are open
         self._hidden: dict[str, asyncio.TimerHandle] = {}
         self._rule = TargetRule(settings.allowed_targets())
         self._channels = Channels(self._rule, lambda instance_id: self.prober.check_soon(instance_id))
         self.reach = Reach(self._catalog, self._channels, self._rule, token)
         self.lag = LagMeter(min(MAX_TOLERANCE_S, settings.heartbeat_timeout / 4))
-        self.prober = Prober(
-            self._channels, self.lag, self._checked, interval_s=settings.heartbeat_interval, timeout_s=settings.heartbeat_timeout
-        )
+        interval_s, timeout_s = settings.heartbeat_interval, settings.heartbeat_timeout
+        self.prober = Prober(self._channels, self.lag, self._checked, interval_s=interval_s, timeout_s=timeout_s)
         self.health = Health(self._catalog, settings, self.events, self.prober.hasten, clock)
         self._timeline = Timeline(self._catalog, self._channels.open, settings.log_to, token, clock)
         self._lanes = Lanes()
         self._coming = 0  # new instances that are being stored
-        self._store_fault: str | None = None
         self.epoch = ""
 
     # Life.
@@ -104,17 +108,12 @@ class Registry:
         """
         stored = await self._store.load()
         self.epoch = stored.epoch
-        timeout_s, keep = self._settings.heartbeat_timeout, self._keep_acknowledged
-        self.notifier = Notifier(self._catalog, self._channels, keep, epoch=stored.epoch, timeout_s=timeout_s, token=self._token)
-        self._catalog.restore(((one.record, one.state, one.since_s, one.reason) for one in stored.instances), stored.revision)
-        self.health.begin(RESTART_SPREAD_S)
-        for index, one in enumerate(stored.instances):
-            self.prober.watch(one.record, RESTART_SPREAD_S * index / len(stored.instances))
-            self.notifier.watch(one.record, known=one.known or {})
+        self.notifier = self._make_notifier()
+        self._restore(stored)
         self.reads.begin(self.epoch)
         self.events.begin(await self.history.load(), stored.revision)
         self.events.listen(self.history.keep)
-        self._timeline.begin(self.events, self._tasks)
+        self._timeline.begin(self.events, self._tasks, self._tells_of)
         self.history.begin()
         self.events.note(events.STARTED, f"the registry started with {len(stored.instances)} instances", stored.revision)
         if stored.instances:
@@ -122,7 +121,8 @@ class Registry:
         self._tasks.keep("lag meter", self.lag.run())
         self._tasks.keep("prober", self.prober.run())
         self._tasks.keep("guard", self.health.run())
-        self._tasks.keep("forgetting", self._forget_old())
+        forgetting = forget_old(self._catalog, self._settings.forget_after, self._clock, self._forget_absent)
+        self._tasks.keep("forgetting", forgetting)
 
     async def stop(self) -> None:
         """Close the connections and the store. The tasks are their supervisor's to stop, before."""
@@ -140,7 +140,14 @@ class Registry:
 
     def store_fault(self) -> str | None:
         """Return why the last write failed, for /readyz; None when it did not."""
-        return self._store_fault
+        return self.keeping.fault
+
+    async def standings(self, consumer: str) -> Callable[[str], Standing | None]:
+        """Return how things stand with a consumer's instances, for those who ask why."""
+        return self.notifier.standing
+
+    def check_current(self) -> None:
+        """Refuse a write while what is known here may be old; never, where the catalogue is our own."""
 
     # Use cases.
 
@@ -162,24 +169,22 @@ class Registry:
             now = self._clock()
             decision = self._catalog.decide(registration, registrant, now, trusted, self._coming)
             earlier = self._catalog.get(instance_id)
-            hidden = earlier is not None and earlier.hidden_until_s is not None and decision.state is State.DRAINING
+            hidden_until_s = earlier.hidden_until_s if earlier and decision.state is State.DRAINING else None
             # So that another restart retains it as well; and ends what an operator meant for some seconds.
-            kept_state = State.UP if decision.retained or hidden else decision.state
+            kept_state = State.UP if decision.retained or hidden_until_s else decision.state
+            renewed = earlier is not None and earlier.record.registration == registration
+            kind = events.RENEWED if renewed else events.REGISTERED
+            put = Put(decision.record, kept_state, now, decision.replaced, self._catalog.revision + 1, Hand(kind))
             self._coming += decision.new
             try:
-                await self._keep(Put(decision.record, kept_state, now, decision.replaced, self._catalog.revision + 1))
+                await self.keeping.commit(put)
             finally:
                 self._coming -= decision.new
-            transitions = self._catalog.accept(decision, now)
-            self._let_go(*decision.replaced)
-            self._channels.renew(decision.record)
-            self.prober.watch(decision.record, healthy=decision.state is State.UP)
-            self.notifier.watch(decision.record)
-        renewed = earlier is not None and earlier.record.registration == registration
-        self._publish(transitions, kind=events.RENEWED if renewed else events.REGISTERED)
-        revision = self._catalog.revision
+            self._accept(decision, now, kind)
+        revision, now_there = self._catalog.revision, self._catalog.get(instance_id)
         warnings = self._doubts.about(registration) or UNSET
-        return Registered(instance_id, revision, self.epoch, decision.state, self._settings.heartbeat_interval, warnings)
+        state = now_there.state if now_there else decision.state
+        return Registered(instance_id, revision, self.epoch, state, self._settings.heartbeat_interval, warnings)
 
     async def deregister(self, url: str, by: str | None = None) -> int:
         """Remove every registration at a URL.
@@ -213,20 +218,21 @@ class Registry:
             await self._drop([instance], tidy(reason) or "forgotten on request", events.FORGOTTEN, by)
         return view(instance)
 
-    def report(self, instance_id: str, report: StateReport) -> InstanceView:
+    async def report(self, instance_id: str, report: StateReport) -> InstanceView:
         """Take an instance's word about itself: down is believed at once, up after a check of our own.
 
         Raises:
-            NotFound: no such instance. InvalidInput: a state one cannot report.
+            NotFound: no such instance. InvalidInput: a state one cannot report. Unavailable, StorageFull: from replicas.
         """
         instance = self._find(instance_id)
         if report.state is State.DOWN:
-            self._move(self.health.failed(instance, tidy(report.reason or "") or "it reports itself down"))
+            reason = tidy(report.reason or "") or "it reports itself down"
+            await self._by_hand(instance_id, Hand(), lambda instance: self.health.failed(instance, reason))
         elif report.state is State.UP:
-            self.prober.check_soon(instance_id)
+            self._check_soon(instance_id)
         else:
             raise InvalidInput("an instance reports itself up or down", code="invalid_state", field="State")
-        return view(instance)
+        return view(self._catalog.get(instance_id) or instance)
 
     async def drain(self, instance_id: str, request: DrainRequest, by: str | None = None) -> Drained:
         """Withdraw an instance that goes on working; returns once every dependent that is up has acknowledged it, or the time is over.
@@ -239,26 +245,26 @@ class Registry:
             raise InvalidInput(f"Timeout {timeout_s:g} is not between 0 and {MAX_DRAIN_S:g} seconds", code="out_of_range", field="Timeout")
         instance = self._find(instance_id)
         reason = tidy(request.reason or "") or "drained on request"
-        self._move(self._catalog.drain(instance, reason, self._clock()), by=by)
-        acknowledged, waiting = await self.notifier.until_withdrawn(instance.name, instance.record.url, timeout_s)
+        await self._by_hand(instance_id, Hand(by=by), lambda instance: self._catalog.drain(instance, reason, self._clock()))
+        acknowledged, waiting = await self._until_withdrawn(instance.name, instance.record.url, timeout_s)
         if waiting:
             what = f"{len(waiting)} dependents have not acknowledged within {timeout_s:g} s that {instance_id} drains"
             _log.warning("drain_unacknowledged", f"{what}, among them {waiting[0]}", instance=instance_id)
         self._timeline.tell("drained", instance, what if waiting else "no dependent knows it any more")
-        return Drained(instance_id, instance.state, acknowledged, waiting)
+        return Drained(instance_id, (self._catalog.get(instance_id) or instance).state, acknowledged, waiting)
 
-    def undrain(self, instance_id: str, by: str | None = None) -> InstanceView:
+    async def undrain(self, instance_id: str, by: str | None = None) -> InstanceView:
         """Let a drained instance come back: offered again once a check has passed.
 
         Raises:
             NotFound: no such instance.
         """
         instance = self._find(instance_id)
-        self._move(self._catalog.undrain(instance, self._clock()), kind=events.UNDRAINED, by=by)
+        await self._by_hand(instance_id, Hand(events.UNDRAINED, by), lambda instance: self._catalog.undrain(instance, self._clock()))
         self.prober.check_soon(instance_id)
-        return view(instance)
+        return view(self._catalog.get(instance_id) or instance)
 
-    def hide(self, instance_id: str, seconds: float, reason: str, by: str) -> InstanceView:
+    async def hide(self, instance_id: str, seconds: float, reason: str, by: str) -> InstanceView:
         """Withdraw an instance for some seconds, or until it is undrained or the registry restarts: to see how its dependents bear it.
 
         Raises:
@@ -269,19 +275,59 @@ class Registry:
         instance = self._find(instance_id)
         until_s = self._clock() + seconds
         reason = f"hidden until {rfc3339(until_s)}" + (f": {tidy(reason)}" if reason else "")
-        transition = self._catalog.hide(instance, until_s, reason, self._clock())
-        if transition is None:
+        if instance.state is State.DRAINING and instance.hidden_until_s is None:
             raise Conflict(f"{instance_id} is drained: nobody is offered it; undrain it first", code="draining")
-        self._move(transition, kind=events.HIDDEN, by=by)
-        if (earlier := self._hidden.pop(instance_id, None)) is not None:
-            earlier.cancel()
-        self._hidden[instance_id] = asyncio.get_running_loop().call_later(seconds, self._show, instance_id)
-        return view(instance)
+        await self._by_hand(
+            instance_id, Hand(events.HIDDEN, by), lambda instance: self._catalog.hide(instance, until_s, reason, self._clock())
+        )
+        self._show_at(instance_id, until_s)
+        return view(self._catalog.get(instance_id) or instance)
+
+    # What is otherwise where several registries share one catalogue.
+
+    def _make_notifier(self) -> Notifier:
+        timeout_s, keep = self._settings.heartbeat_timeout, self.keeping.acknowledged
+        return Notifier(self._catalog, self._channels, keep, epoch=self.epoch, timeout_s=timeout_s, token=self._token)
+
+    def _restore(self, stored: Stored) -> None:
+        self._catalog.restore(((one.record, one.state, one.since_s, one.reason) for one in stored.instances), stored.revision)
+        self.health.begin(RESTART_SPREAD_S)
+        for index, one in enumerate(stored.instances):
+            self.prober.watch(one.record, RESTART_SPREAD_S * index / len(stored.instances))
+            self.notifier.watch(one.record, known=one.known or {})
+
+    def _accept(self, decision: Decision, now: float, kind: str) -> None:
+        """Carry out what was decided and is kept."""
+        transitions = self._catalog.accept(decision, now)
+        self._let_go(*decision.replaced)
+        self._channels.renew(decision.record)
+        self.prober.watch(decision.record, healthy=decision.state is State.UP)
+        self.notifier.watch(decision.record)
+        self._publish(transitions, kind)
+
+    async def _by_hand(self, instance_id: str, hand: Hand, change: Callable[[Instance], Transition | None]) -> None:
+        """Do to an instance what somebody asks for."""
+        self._move(change(self._find(instance_id)), hand.kind or None, hand.by)
+
+    async def _until_withdrawn(self, name: str, url: str, timeout_s: float) -> tuple[int, tuple[str, ...]]:
+        return await self.notifier.until_withdrawn(name, url, timeout_s)
+
+    def _check_soon(self, instance_id: str) -> None:
+        self.prober.check_soon(instance_id)
+
+    def _tells_of(self, event: Event) -> bool:
+        return True
 
     # Inside.
 
     def _snapshot(self) -> list[Event]:
         return [present(instance, self._catalog.revision) for instance in self._catalog]
+
+    def _show_at(self, instance_id: str, until_s: float) -> None:
+        """Let a hidden instance come back at a moment."""
+        if (earlier := self._hidden.pop(instance_id, None)) is not None:
+            earlier.cancel()
+        self._hidden[instance_id] = asyncio.get_running_loop().call_later(until_s - self._clock(), self._show, instance_id)
 
     def _show(self, instance_id: str) -> None:
         del self._hidden[instance_id]
@@ -296,32 +342,10 @@ class Registry:
             raise NotFound(f"no instance {instance_id!r} is registered; register first", code="unknown_instance")
         return instance
 
-    async def _keep(self, *changes: Put | Remove) -> None:
-        try:
-            await self._store.commit(changes)
-        except PillionError as exc:
-            self._note_kept(exc)
-            raise
-        self._note_kept(None)
-
-    def _note_kept(self, fault: PillionError | None) -> None:
-        """Note how the last write ended. A state that was not kept is found out again by the first check after a restart."""
-        self.writes += 1
-        self.writes_failed += fault is not None
-        self._store_fault = fault.message if fault else None
-        if fault:
-            _log.warn_seldom("store_failed", fault.message)
-
-    def _keep_acknowledged(self, dependent: Dependent, known: Known, then: Callable[[], None]) -> None:
-        def kept(fault: PillionError | None) -> None:
-            self._note_kept(fault)
-            then()
-
-        self._store.submit((Acknowledged(dependent.instance_id, dependent.generation, known),), kept)
-
     async def _drop(self, instances: Iterable[Instance], reason: str, kind: str, by: str | None = None) -> None:
         records = [instance.record for instance in instances]
-        await self._keep(*(Remove(record.instance_id, record.generation, self._catalog.revision + 1) for record in records))
+        revision, hand = self._catalog.revision + 1, Hand(kind, by)
+        await self.keeping.commit(*(Remove(one.instance_id, one.generation, revision, hand, reason, True) for one in records))
         changes = []
         for record in records:
             # Meanwhile it may have registered from another address: then it stays.
@@ -362,38 +386,15 @@ class Registry:
             if instance.hidden_until_s is None:  # a restart ends a hiding
                 revision = self._catalog.revision
                 change = SetState(record.instance_id, record.generation, instance.state, instance.reason, instance.since_s, revision)
-                self._store.submit((change,), self._note_kept)
+                self.keeping.submit(change)
 
     def _publish(self, transitions: Iterable[Transition], kind: str | None = None, by: str | None = None) -> None:
-        """Record what happened, and tell those whom it concerns. `kind` is the event's, where the state after it does not say it all."""
-        names = []
-        for transition in transitions:
-            record = transition.instance.record
-            name, url = record.name, record.url
-            names.append(name)
-            what = transition.after.value if transition.after else "gone"
-            # What goes because something else came.
-            replaced = transition.after is None and kind in (events.REGISTERED, events.RENEWED)
-            self.events.record(transition, events.REPLACED if replaced else kind or what, by)
-            if transition.after is State.DOWN:
-                self.notifier.release(record.instance_id)
-            if transition.before is not transition.after:
-                reason = f": {transition.reason}" if transition.reason else ""
-                _log.info(f"instance_{what}", f"{name} at {url} is {what}{reason}", service=name, instance=record.instance_id, url=url)
-            else:
-                again = f"{name} at {url} registered again"
-                _log.debug("instance_registered_again", again, service=name, instance=record.instance_id, url=url)
-        self.notifier.changed(names)
+        announce(transitions, self.events, self.notifier, kind, by)
 
-    async def _forget_old(self) -> None:
-        absences, limit_s = Absences(self._catalog, self._clock(), time.monotonic()), self._settings.forget_after
-        while True:
-            await asyncio.sleep(min(FORGET_TICK_S, limit_s / 4))
-            for instance in absences.over(self._catalog, limit_s, self._clock(), time.monotonic()):
-                async with self._lanes.hold(instance.record.instance_id, instance.record.url):
-                    same = self._catalog.get(instance.record.instance_id, instance.record.generation)
-                    if same is not None and same.gone:
-                        try:
-                            await self._drop([same], f"forgotten after {limit_s:g} s without being up", events.FORGOTTEN)
-                        except PillionError:
-                            break  # logged; the next round tries again
+    async def _forget_absent(self, instance: Instance) -> None:
+        """Forget one that has been gone for long, if it still is."""
+        async with self._lanes.hold(instance.record.instance_id, instance.record.url):
+            same = self._catalog.get(instance.record.instance_id, instance.record.generation)
+            if same is not None and same.gone:
+                reason = f"forgotten after {self._settings.forget_after:g} s without being up"
+                await self._drop([same], reason, events.FORGOTTEN)

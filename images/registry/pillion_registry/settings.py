@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +32,23 @@ def parse_service(text: str) -> str:
     return check_name(text, "name") if text else text
 
 
+def parse_member(text: str) -> str:
+    """Return a member's name, or an empty text."""
+    if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", text):
+        raise ValueError("is not a name of up to 40 letters, digits, - and _")
+    return text
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything the registry can be told."""
 
     listen: Address = option("0.0.0.0:3000", parse_address, "HOST:PORT to listen on")
-    store: str = option("sqlite:registry.db", parse_text, "where the catalogue is kept: sqlite:PATH or memory:", required=True)
+    store: str = option(
+        "sqlite:registry.db", parse_text, "where the catalogue is kept: sqlite:PATH, memory: or nats://HOST:PORT,…", required=True
+    )
+    store_token_file: str = option("", parse_text, "file with the token that the NATS servers ask for; empty where they ask for none")
+    member: str = option("", parse_member, "name of this registry among those that share a catalogue in NATS; default: the host's")
     token_file: str = option("", parse_text, "file with the shared token; without it everybody may register")
     classic_networks: tuple[Network, ...] = option(
         "", parse_networks, "networks whose clients need no token, comma-separated; all while no token is set, none once one is"
@@ -78,6 +91,10 @@ class Settings:
         """Return the file for events, beside the store's own: registry-events.db beside registry.db; None for one in memory."""
         kind, _, rest = self.store.partition(":")
         return Path(rest).with_name(f"{Path(rest).stem}-events.db") if kind == "sqlite" and rest not in ("", ":memory:") else None
+
+    def member_name(self) -> str:
+        """Return this registry's name among those that share a catalogue."""
+        return self.member or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:40]
 
     def exempt_networks(self) -> tuple[Network, ...]:
         """Return the networks whose clients need no token."""

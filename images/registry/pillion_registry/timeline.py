@@ -87,9 +87,9 @@ class Timeline:
 
     # From the registry.
 
-    def begin(self, events: Events, tasks: Supervisor) -> None:
-        """Listen from now on, and send."""
-        events.listen(self.note)
+    def begin(self, events: Events, tasks: Supervisor, wants: Callable[[Event], bool]) -> None:
+        """Listen from now on for the events that are wanted, and send."""
+        events.listen(lambda event: self.note(event) if wants(event) else None)
         tasks.keep("timeline", self.run())
 
     def note(self, event: Event) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pillion_common.logs import EventLog
+from pillion_common.nats_stream import Message
 from pillion_log.store.base import Summary
 from pillion_log.store.nats_history import History
-from pillion_log.store.nats_stream import LogStream, Message
+from pillion_log.store.nats_stream import LogStream
 from pillion_log.store.nats_wire import CHECKPOINT, Broken, Chunk, start_of, unpack_checkpoint, unpack_entries
 from pillion_log.store.sources import Mark
 

@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 
 from pillion_common.errors import Unavailable
 from pillion_common.logs import EventLog
+from pillion_common.nats_follower import Follower
 from pillion_common.nats_link import NatsLink, NatsPlace
+from pillion_common.nats_stream import MESSAGE_ID, Message, StreamGone
 from pillion_common.tasks import Supervisor
 from pillion_log.entries import Run
 from pillion_log.store.base import Block, Done, Listeners, MemoryBlock, StoreStats, Wanted
 from pillion_log.store.files import FileOptions
-from pillion_log.store.nats_follower import Follower
 from pillion_log.store.nats_history import History
 from pillion_log.store.nats_reading import StreamBlock, Unreadable, read_checkpoints
-from pillion_log.store.nats_stream import MESSAGE_ID, LogStream, Message, StreamGone
+from pillion_log.store.nats_stream import LogStream
 from pillion_log.store.nats_wire import LEAP_BYTES, PREVIOUS, Broken, start_of, unpack_entries
 from pillion_log.store.nats_writer import GIVE_UP_S, RETRY_AFTER_S, STOPPING, Attempt, Writer
 from pillion_log.store.sources import Sources
@@ -52,7 +53,7 @@ class NatsStore:
         self._stream = LogStream(self._link, options.max_bytes, options.max_age_s)
         self._history = History(options.max_bytes)
         self._sources = Sources()
-        self._follower = Follower(self._link, self._stream, self._take)
+        self._follower = Follower(self._link, self._stream.name, lambda seq: self._stream.message(seq + 1), self._take)
         self._writer = Writer(
             self._stream, self._history, self._sources, self._landed, self._follower.advance, packs=options.packs, give_up_s=give_up_s
         )

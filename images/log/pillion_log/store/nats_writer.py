@@ -20,10 +20,11 @@ import msgspec
 
 from pillion_common.errors import StorageFull, Unavailable
 from pillion_common.logs import EventLog
+from pillion_common.nats_stream import Overtaken
 from pillion_log.entries import Run
 from pillion_log.store.base import Appended, Done
 from pillion_log.store.nats_history import History
-from pillion_log.store.nats_stream import LogStream, Overtaken
+from pillion_log.store.nats_stream import LogStream
 from pillion_log.store.nats_wire import Checkpoint, Packet, pack_checkpoint, pack_entries
 from pillion_log.store.sources import Mark, Sources
 

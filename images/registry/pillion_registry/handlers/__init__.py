@@ -44,6 +44,7 @@ def hot_routes(registry: Registry, token: Token | None, exempt: tuple[Network, .
             try:
                 if not trusted:
                     check_token(token, authorization, request.peer, exempt)
+                registry.check_current()
                 return answer(models.decode(request.body, models.Registration), request, trusted)
             except PillionError as exc:
                 note(exc, request)

@@ -35,7 +35,7 @@ class WhyHandler(RegistryHandler):
         past = [] if registry.catalog.has(service) else await registry.history.select(Wanted(name=service, limit=PAST_EVENTS))
         last = [event for event in past if event.kind not in STATELESS]
         refusals = {name: found for name in (consumer, service) if (found := registry.refusals.of(name))}
-        evidence = Evidence(registry.notifier.standing, refusals, last[-1] if last else None)
+        evidence = Evidence(await registry.standings(consumer), refusals, last[-1] if last else None)
         told = explain(consumer, service, registry.catalog, evidence)
         if told.findings[0].code == FINE:  # else there is a better reason, and a sidecar that hangs would only delay it
             evidence = replace(evidence, unreached=await registry.reach.unreached(consumer, service))

@@ -115,7 +115,17 @@ PATHS: tuple[Path, ...] = (
         Path(
             f"/services/{{id}}/{what}",
             handler,
-            (Method("post", summary, {200: answer, 400: _FAULT, 404: _FAULT, **more}, (_BY,), body, optional, changes=True),),
+            (
+                Method(
+                    "post",
+                    summary,
+                    {200: answer, 400: _FAULT, 404: _FAULT, 503: _FAULT, 507: _FAULT, **more},
+                    (_BY,),
+                    body,
+                    optional,
+                    changes=True,
+                ),
+            ),
         )
         for what, handler, summary, answer, body, optional, more in (
             ("state", writes.StateHandler, "Report up or down for oneself", models.InstanceView, models.StateReport, False, {}),
@@ -124,7 +134,7 @@ PATHS: tuple[Path, ...] = (
             ("hide", writes.HideHandler, "Withdraw it for some seconds", models.InstanceView, wire.HideRequest, False, {409: _FAULT}),
             (
                 *("forget", writes.ForgetHandler, "Remove one instance", models.InstanceView, wire.OperatorRequest, True),
-                {503: _FAULT, 507: _FAULT},
+                {},
             ),
         )
     ),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from pillion_common.errors import PillionError
+from pillion_common.errors import PillionError, Unavailable
 from pillion_common.models import ProviderEntry, State
 from pillion_registry.catalog import Record
 
@@ -19,6 +19,22 @@ Known = Mapping[str, tuple[ProviderEntry, ...]]
 OnDone = Callable[[PillionError | None], None]
 
 
+class Outdated(Unavailable):
+    """Another change came first: decide anew."""
+
+    code = "outdated"
+
+
+class Hand(NamedTuple):
+    """What made a change, for the journals of other replicas: the event's kind and who asked for it."""
+
+    kind: str = ""
+    by: str | None = None
+
+
+NOBODY = Hand()
+
+
 class Put(NamedTuple):
     """Keep a record, with its state, in the place of the `replaced` ones."""
 
@@ -27,10 +43,16 @@ class Put(NamedTuple):
     since_s: float
     replaced: tuple[str, ...]
     revision: int
+    hand: Hand = NOBODY
 
 
 class SetState(NamedTuple):
-    """Keep a new state, if the record is still of that generation: a late word about a removed instance changes nothing."""
+    """Keep a new state, if the record is still of that generation: a late word about a removed instance changes nothing.
+
+    Attributes:
+        expected: the revision of the instance for which this was decided, where several replicas decide; what came since may say otherwise.
+        firm: tell so (Outdated) where something came since; else drop the change.
+    """
 
     instance_id: str
     generation: int
@@ -38,14 +60,21 @@ class SetState(NamedTuple):
     reason: str | None
     since_s: float
     revision: int
+    hand: Hand = NOBODY
+    hidden_until_s: float | None = None
+    expected: int | None = None
+    firm: bool = True
 
 
 class Remove(NamedTuple):
-    """Drop a record and what its instance had acknowledged, if the record is still of that generation."""
+    """Drop a record and what its instance had acknowledged, if the record is still of that generation; `firm`: else tell so (Outdated)."""
 
     instance_id: str
     generation: int
     revision: int
+    hand: Hand = NOBODY
+    reason: str = ""
+    firm: bool = False
 
 
 class Acknowledged(NamedTuple):

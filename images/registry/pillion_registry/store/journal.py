@@ -167,7 +167,7 @@ def _lengthen_log(connection: sqlite3.Connection, path: Path) -> None:
 
 def _rows(change: Change) -> Sequence[_Row]:
     if isinstance(change, Put):
-        record, state, since_s, replaced, revision = change
+        record, state, since_s, replaced, revision, *_ = change
         instance_id, generation, registered_s = record.instance_id, record.generation, record.registered_s
         _check(generation, revision, since_s, registered_s)
         registration = encode(record.registration)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import nats.errors
@@ -17,8 +18,8 @@ from nats.aio.subscription import Subscription
 
 from pillion_common.errors import Unavailable
 from pillion_common.logs import EventLog
-from pillion_common.nats_link import ASK_S, NatsLink
-from pillion_log.store.nats_stream import API, LogStream, Message, StreamGone, refusal
+from pillion_common.nats_link import NatsLink
+from pillion_common.nats_stream import API, Message, StreamGone, refusal
 
 BATCH = 32
 BATCH_BYTES = 16 << 20  # more than any message has
@@ -27,6 +28,7 @@ SILENT_S = 1.6  # without a message or a beat
 EXPIRES_S = 30
 FORGOTTEN_S = 30  # after that a consumer that nobody asks is removed by its server
 RETRY_S = 0.25
+MAKE_S = 1.5  # for a consumer: one asked for while there was no leader is never made
 NO_STREAM = 10059
 
 _NANO = 1_000_000_000
@@ -38,16 +40,31 @@ class Follower:
     """Calls `take` with each message, once, in the loop's thread.
 
     Args:
+        stream: its name.
+        next_after: returns the message that follows one, by its number, without a consumer; None if there is none.
         take: must not raise.
+        batch: how many messages are under way at most.
     """
 
-    def __init__(self, link: NatsLink, stream: LogStream, take: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        link: NatsLink,
+        stream: str,
+        next_after: Callable[[int], Awaitable[Message | None]],
+        take: Callable[[Message], None],
+        batch: int = BATCH,
+    ) -> None:
         self._link = link
-        self._log = stream
-        self._stream = stream.name
+        self._stream = stream
+        self._next_after = next_after
         self._take = take
+        self._batch = batch
         self._seen = 0
+        self.pending: int | None = (
+            None  # messages that the consumer's server has beyond the last one it gave us; None: there is no consumer
+        )
         self._stopped = False
+        self.heard_at = time.monotonic()  # of the stream, be it that there is nothing new
 
     def stop(self) -> None:
         """Have `run` end. Cancelling it is not enough: a cancellation is lost where nats-py's wait ends at the same moment."""
@@ -65,10 +82,10 @@ class Follower:
                 await self._follow()
             except Unavailable as exc:
                 if self._link.stands and not self._stopped:
-                    _log.warn_seldom("following_failed", f"following the log's stream failed: {exc.message}; trying again")
+                    _log.warn_seldom("following_failed", f"following the stream {self._stream} failed: {exc.message}; trying again")
             except (nats.errors.Error, OSError) as exc:
                 if not self._stopped:
-                    _log.warn_seldom("following_failed", f"following the log's stream failed: {exc}; trying again")
+                    _log.warn_seldom("following_failed", f"following the stream {self._stream} failed: {exc}; trying again")
             with suppress(Unavailable):
                 while not self._stopped and await self.advance():
                     pass
@@ -83,10 +100,11 @@ class Follower:
             Unavailable: nobody answers.
         """
         after = self._seen
-        message = await self._log.message(after + 1)
+        message = await self._next_after(after)
+        self.heard_at = time.monotonic()
         if message is None or self._seen != after:
             return self._seen != after
-        self._seen += 1
+        self._seen = message.seq
         self._take(message)
         return True
 
@@ -119,7 +137,7 @@ class Follower:
         }
         asked = json.dumps({"stream_name": self._stream, "config": config}).encode()
         try:
-            answer = await self._link.client.request(f"{API}.CONSUMER.CREATE.{self._stream}", asked, timeout=ASK_S)
+            answer = await self._link.client.request(f"{API}.CONSUMER.CREATE.{self._stream}", asked, timeout=MAKE_S)
             told = json.loads(answer.data)
         except (nats.errors.Error, OSError, ValueError) as exc:
             raise refusal(exc) from exc
@@ -132,29 +150,33 @@ class Follower:
     async def _pull(self, subscription: Subscription, inbox: str, consumer: str) -> None:
         """Take messages until something is not as it should be."""
         asked = json.dumps(
-            {"batch": BATCH, "max_bytes": BATCH_BYTES, "expires": EXPIRES_S * _NANO, "idle_heartbeat": int(BEAT_S * _NANO)}
+            {"batch": self._batch, "max_bytes": BATCH_BYTES, "expires": EXPIRES_S * _NANO, "idle_heartbeat": int(BEAT_S * _NANO)}
         ).encode()
         delivered = left = 0
+        self.pending = None
         while not self._stopped:
             if not left:
                 await self._link.client.publish(f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{consumer}", asked, reply=inbox)
-                left = BATCH
+                left = self._batch
             try:
                 message = await subscription.next_msg(SILENT_S)
             except nats.errors.TimeoutError:
                 return
+            self.heard_at = time.monotonic()
             if (status := _status(message)) is None:
-                stream_seq, consumer_seq = _numbers(message.reply)
+                stream_seq, consumer_seq, self.pending = _numbers(message.reply)
                 if consumer_seq != delivered + 1:
                     return
                 delivered, left = consumer_seq, left - 1
                 if stream_seq > self._seen:
                     self._seen = stream_seq
-                    self._take(Message(stream_seq, message.headers or {}, message.data))
+                    self._take(Message(stream_seq, message.subject, message.headers or {}, message.data))
             elif status in ("408", "409"):  # what was asked for has expired, or is as large as it may be; or there is no consumer to answer
                 left = 0
             elif status != "100":
                 return
+            elif self.pending is None:
+                self.pending = 0  # it beats, for it has nothing to give
 
 
 def _status(message: Msg) -> str | None:
@@ -164,8 +186,9 @@ def _status(message: Msg) -> str | None:
     return (message.headers or {}).get("Status", "")
 
 
-def _numbers(reply: str) -> tuple[int, int]:
-    """Return a message's numbers in the stream and in the consumer: `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.1.<17>.<4>.…`."""
+def _numbers(reply: str) -> tuple[int, int, int]:
+    """Return a message's numbers in the stream and in the consumer, and how many are to come:
+    `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.1.<17>.<4>.<time>.<0>[.…]`."""
     tokens = reply.split(".")
     first = 5 if len(tokens) < 11 else 7
-    return int(tokens[first]), int(tokens[first + 1])
+    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 3])

@@ -1,0 +1,169 @@
+"""A JetStream key-value bucket (`nats kv` shows it): one message for each key, replaced by compare and set, followed as it changes.
+
+A key is an instance's id. What was deleted leaves a marker, so that followers see it, until somebody purges it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from pillion_common.errors import StorageFull, Unavailable
+from pillion_common.nats_follower import Follower
+from pillion_common.nats_link import RETRY_AFTER_S, NatsLink
+from pillion_common.nats_stream import EXPECTED_OF_SUBJECT, MESSAGE_ID, Message, Stream
+
+DUPLICATES_S = 120.0
+OPERATION = "KV-Operation"
+SEND_S = 1.5  # for one try; a try is made again under the same name, so that it counts once
+RETRY_S = 0.2
+BATCH = 256
+
+
+class Entry(NamedTuple):
+    """What a key has; `deleted` where it is a marker. `seq` is the bucket's revision."""
+
+    seq: int
+    key: str
+    value: bytes
+    deleted: bool
+
+
+class Bucket:
+    """One bucket.
+
+    Args:
+        name: after the place's prefix.
+        what: it holds, for messages.
+        max_age_s: after which an entry goes by itself; 0: never.
+        durable: on disks; else in the servers' memories.
+    """
+
+    def __init__(self, link: NatsLink, name: str, what: str, max_bytes: int, max_age_s: float = 0.0, durable: bool = True) -> None:
+        bucket = f"{link.place.prefix}_{name}"
+        self._before = f"$KV.{bucket}."
+        self._link = link
+        config = StreamConfig(
+            name=f"KV_{bucket}",
+            description=f"Pillion: {what}",
+            subjects=[f"{self._before}>"],
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.NEW,
+            max_msgs_per_subject=1,
+            max_bytes=max_bytes,
+            max_age=max_age_s,
+            storage=StorageType.FILE if durable else StorageType.MEMORY,
+            num_replicas=link.place.replicas,
+            duplicate_window=min(DUPLICATES_S, max_age_s or DUPLICATES_S),
+            allow_rollup_hdrs=True,
+            deny_delete=True,
+            allow_direct=True,
+        )
+        self.stream = Stream(link, config, what)
+
+    async def put(self, key: str, value: bytes, expected: int, give_up_s: float, deletes: bool = False) -> int:
+        """Set a key if its last revision is the expected one (0: it has none); returns the new revision.
+
+        Args:
+            deletes: leave a marker; the value says why.
+            give_up_s: for how long a try without an answer is made again.
+
+        Raises:
+            Overtaken: its last revision is another one. StorageFull: no room. Unavailable: it is not kept, or nobody knows.
+        """
+        headers = {MESSAGE_ID: secrets.token_hex(8), EXPECTED_OF_SUBJECT: str(expected)}
+        if deletes:
+            headers[OPERATION] = "DEL"
+        ends = time.monotonic() + give_up_s
+        while True:
+            try:
+                return await self._send(key, value, headers)
+            except StorageFull:
+                raise
+            except Unavailable:
+                if time.monotonic() + RETRY_S > ends:
+                    raise
+            await asyncio.sleep(RETRY_S)
+
+    async def set(self, key: str, value: bytes) -> int:
+        """Set a key whatever it has; one try.
+
+        Raises:
+            StorageFull, Unavailable.
+        """
+        return await self._send(key, value, {})
+
+    async def tell(self, key: str, value: bytes) -> None:
+        """Set a key whatever it has, and wait for no answer.
+
+        Raises:
+            nats.errors.Error, OSError: it could not even be sent.
+        """
+        await self._link.client.publish(self._subject(key), value)
+
+    async def get(self, key: str) -> Entry | None:
+        """Return what a key has, as the stream's leader knows it.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        found = await self.stream.last_of(self._subject(key))
+        return self._entry(found) if found is not None else None
+
+    async def keys(self) -> list[str]:
+        """Return all keys, markers included.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        keys: list[str] = []
+        while True:
+            asked = {"subjects_filter": f"{self._before}>", "offset": len(keys)}
+            told = await self.stream.ask_api(f"STREAM.INFO.{self.stream.name}", asked)
+            if (error := told.get("error")) is not None:
+                raise Unavailable(f"NATS does not list {self.stream.name}: {error.get('description')}")
+            subjects = told["state"].get("subjects") or {}
+            keys += [_plain(subject.removeprefix(self._before)) for subject in subjects]
+            if not subjects or len(keys) >= told.get("total", 0):
+                return keys
+
+    async def purge(self, key: str, upto: int) -> None:
+        """Remove what a key has, if its revision is not higher than `upto`.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        await self.stream.ask_api(f"STREAM.PURGE.{self.stream.name}", {"filter": self._subject(key), "seq": upto + 1})
+
+    def follower(self, take: Callable[[Entry], None]) -> Follower:
+        """Return a follower of all keys, by consumers alone; `take` must not raise.
+
+        What comes next cannot be asked for by number here: most numbers are of what was replaced. And where a server has just become the
+        leader, a question for the next message of a subject may be answered with one that comes later.
+        """
+
+        async def none(_: int) -> None:
+            return None
+
+        return Follower(self._link, self.stream.name, none, lambda message: take(self._entry(message)), BATCH)
+
+    async def _send(self, key: str, value: bytes, headers: dict[str, str]) -> int:
+        if not self.stream.reachable:  # nats-py would keep it, and send it long after whoever asked was told that it failed
+            raise Unavailable("NATS is not reached", retry_after_s=RETRY_AFTER_S)
+        return await self.stream.send(self._subject(key), value, headers, SEND_S)
+
+    def _subject(self, key: str) -> str:
+        return self._before + key.replace(".", "=2E")
+
+    def _entry(self, message: Message) -> Entry:
+        deleted = message.headers.get(OPERATION) in ("DEL", "PURGE")
+        return Entry(message.seq, _plain(message.subject.removeprefix(self._before)), message.payload, deleted)
+
+
+def _plain(token: str) -> str:
+    return token.replace("=2E", ".")
