@@ -46,11 +46,15 @@ class Fleet(NamedTuple):
 
 
 @contextlib.contextmanager
-def replicas(folder: Path, count: int, *words: str) -> Iterator[Fleet]:
-    """Run so many replicas of the registry on three NATS servers, all on the servers' CPU; words are further options."""
+def replicas(folder: Path, count: int, *words: str, sync: bool = True) -> Iterator[Fleet]:
+    """Run so many replicas of the registry on three NATS servers, all on the servers' CPU; words are further options.
+
+    Args:
+        sync: each NATS server syncs every message, where it can.
+    """
     with contextlib.ExitStack() as stack:
         with on_server_cpu():
-            servers = stack.enter_context(nats_servers(folder, NATS_SERVERS))
+            servers = stack.enter_context(nats_servers(folder, NATS_SERVERS, sync=sync))
         store = store_uri(servers)
         yield Fleet([stack.enter_context(registry(*words, store=store)) for _ in range(count)], [server.pid for server in servers])
 

@@ -44,6 +44,7 @@ SINGLE = ("query", "tails", "scale", "soak", "rolling", "outage", "wiped", "herd
 INSTALLED: dict[str, Callable[[], bool]] = {
     **{peer.NAME: peer.installed for peer in (nats, classic, consul, etcd, redis, zookeeper)},
     **{peer.THREE: peer.installed for peer in (nats, consul, etcd)},
+    nats.UNSYNCED: nats.installed,
 }
 
 Measure = Callable[[Scale], Awaitable[list[Row]]]

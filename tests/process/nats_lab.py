@@ -30,7 +30,13 @@ class NatsServer:
     """One server; its ports stay the same over a restart."""
 
     def __init__(
-        self, folder: Path, name: str, ports: tuple[int, int, int], routes: tuple[int, ...], settings: Mapping[str, object] | None = None
+        self,
+        folder: Path,
+        name: str,
+        ports: tuple[int, int, int],
+        routes: tuple[int, ...],
+        settings: Mapping[str, object] | None = None,
+        sync: bool = True,
     ) -> None:
         self.name = name
         self.port, self._cluster_port, self._monitor_port = ports
@@ -46,7 +52,7 @@ class NatsServer:
             **({"cluster": cluster} if routes else {}),
             **(settings or {}),
         }
-        if syncs_always():
+        if sync and syncs_always():
             given["jetstream"] = {**given["jetstream"], "sync_interval": "always"}
         self._file.write_text(json.dumps(given), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
@@ -112,17 +118,20 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def nats_servers(folder: Path, count: int = 1, settings: Mapping[str, object] | None = None) -> Iterator[list[NatsServer]]:
+def nats_servers(
+    folder: Path, count: int = 1, settings: Mapping[str, object] | None = None, sync: bool = True
+) -> Iterator[list[NatsServer]]:
     """Run one server, or a cluster of three or five.
 
     Args:
         settings: more for each server's configuration.
+        sync: each message, before it is acknowledged, where the server can.
     """
     assert PROGRAM, "nats-server is not installed; .ci/packages installs it on Debian"
     ports = free_ports(3 * count)
     triples = [(ports[3 * one], ports[3 * one + 1], ports[3 * one + 2]) for one in range(count)]
     routes = tuple(triple[1] for triple in triples) if count > 1 else ()
-    servers = [NatsServer(folder / f"nats-{one}", f"nats-{one}", triple, routes, settings) for one, triple in enumerate(triples)]
+    servers = [NatsServer(folder / f"nats-{one}", f"nats-{one}", triple, routes, settings, sync) for one, triple in enumerate(triples)]
     try:
         for server in servers:
             server.start()

@@ -6,6 +6,7 @@ import nats_lab
 
 NAME = "pillion-nats"
 THREE = "pillion-nats-3"
+UNSYNCED = "pillion-nats-os"
 
 
 def installed() -> bool:
