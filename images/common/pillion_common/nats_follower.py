@@ -60,9 +60,6 @@ class Follower:
         self._take = take
         self._batch = batch
         self._seen = 0
-        self.pending: int | None = (
-            None  # messages that the consumer's server has beyond the last one it gave us; None: there is no consumer
-        )
         self._stopped = False
         self.heard_at = time.monotonic()  # of the stream, be it that there is nothing new
 
@@ -153,7 +150,6 @@ class Follower:
             {"batch": self._batch, "max_bytes": BATCH_BYTES, "expires": EXPIRES_S * _NANO, "idle_heartbeat": int(BEAT_S * _NANO)}
         ).encode()
         delivered = left = 0
-        self.pending = None
         while not self._stopped:
             if not left:
                 await self._link.client.publish(f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{consumer}", asked, reply=inbox)
@@ -164,7 +160,7 @@ class Follower:
                 return
             self.heard_at = time.monotonic()
             if (status := _status(message)) is None:
-                stream_seq, consumer_seq, self.pending = _numbers(message.reply)
+                stream_seq, consumer_seq = _numbers(message.reply)
                 if consumer_seq != delivered + 1:
                     return
                 delivered, left = consumer_seq, left - 1
@@ -175,8 +171,6 @@ class Follower:
                 left = 0
             elif status != "100":
                 return
-            elif self.pending is None:
-                self.pending = 0  # it beats, for it has nothing to give
 
 
 def _status(message: Msg) -> str | None:
@@ -186,9 +180,8 @@ def _status(message: Msg) -> str | None:
     return (message.headers or {}).get("Status", "")
 
 
-def _numbers(reply: str) -> tuple[int, int, int]:
-    """Return a message's numbers in the stream and in the consumer, and how many are to come:
-    `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.1.<17>.<4>.<time>.<0>[.…]`."""
+def _numbers(reply: str) -> tuple[int, int]:
+    """Return a message's numbers in the stream and in the consumer: `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.1.<17>.<4>.…`."""
     tokens = reply.split(".")
     first = 5 if len(tokens) < 11 else 7
-    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 3])
+    return int(tokens[first]), int(tokens[first + 1])

@@ -35,7 +35,6 @@ TRIES = 16  # against other writers of the same instance
 MAX_WAITING = 10_000
 AT_ONCE = 64  # keys that are read together
 CATCH_UP_S = 0.02
-MARKS_S = 2.0
 OPEN_AGAIN_S = 0.5
 LOOK_S = 1.0
 SILENT_S = 3.0  # without a word of the bucket
@@ -166,10 +165,8 @@ class NatsStore(Store):
         Raises:
             Unavailable: nobody answers.
         """
-        last = (await self._services.stream.state()).last
-        ends = time.monotonic() + MARKS_S
-        # What was last may have been a marker that is purged: then it never comes.
-        while self.mirror.revision < last and (self._follower.pending != 0 or time.monotonic() < ends):
+        last = await self._services.last()
+        while self.mirror.revision < last:
             await asyncio.sleep(CATCH_UP_S)
 
     def silent_s(self) -> float:

@@ -115,6 +115,15 @@ class Bucket:
         found = await self.stream.last_of(self._subject(key))
         return self._entry(found) if found is not None else None
 
+    async def last(self) -> int:
+        """Return the revision of the newest message that is there, as the stream's leader knows it; 0 if there is none.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        found = await self.stream.last_of(f"{self._before}>")
+        return found.seq if found is not None else 0
+
     async def keys(self) -> list[str]:
         """Return all keys, markers included.
 
