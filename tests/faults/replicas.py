@@ -72,6 +72,18 @@ class Cluster:
             time.sleep(0.1)
         raise Died(f"the stream {self._stream} has no leader")
 
+    def led(self, prefix: str) -> bool:
+        """Return whether each stream whose name begins so has a leader among the servers that run."""
+        led: dict[str, bool] = {}
+        running = [server for server in self.servers if server.runs]
+        for server in running:
+            for account in server.monitor("/jsz?accounts=1&streams=1").get("account_details", []):  # type: ignore[attr-defined]
+                for stream in account.get("stream_detail", []):
+                    if stream["name"].startswith(prefix):
+                        leader = stream.get("cluster", {}).get("leader")
+                        led[stream["name"]] = led.get(stream["name"], False) or any(one.name == leader for one in running)
+        return bool(led) and all(led.values())
+
     def states(self) -> list[tuple[int, int, int, int]]:
         """Return what each server has of the stream: messages, bytes, first and last number."""
         found = []

@@ -18,6 +18,7 @@ from processes import Died, tail
 from replicas import Cluster
 
 STREAM = "KV_pillion_services"
+BUCKETS = "KV_pillion_"  # the catalogue, what classic dependents know, and leases
 READY_S = 30.0
 WORDS = ("--log-to", "", "--max-instances", "5000", "--flap-changes", "0")  # whoever changes as often as here would be held down
 

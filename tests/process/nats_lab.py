@@ -49,8 +49,8 @@ class NatsServer:
             "listen": f"127.0.0.1:{self.port}",
             "http": f"127.0.0.1:{self._monitor_port}",
             "jetstream": {"store_dir": str(folder / "data"), "max_memory_store": 64 << 20, "max_file_store": 32 << 30},
-            **({"cluster": cluster} if routes else {}),
             **(settings or {}),
+            **({"cluster": {**cluster, **((settings or {}).get("cluster") or {})}} if routes else {}),
         }
         if sync and syncs_always():
             given["jetstream"] = {**given["jetstream"], "sync_interval": "always"}
@@ -65,6 +65,10 @@ class NatsServer:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:

@@ -168,7 +168,9 @@ class SharedRegistry(Registry):
             try:
                 if asked is not None:
                     await self.keeping.commit(asked)
-                break
+                    break
+                if await self._bucket.confirm(instance_id):  # else nothing to do only as it was: decide anew
+                    break
             except Outdated:
                 if not left:
                     raise

@@ -333,7 +333,10 @@ class NatsStore(Store):
         for _ in range(TRIES):
             if firm and instance_id in self.mirror.instances and not self.mirror.has(instance_id, generation):
                 raise Outdated(f"{instance_id} has registered anew meanwhile; try again", retry_after_s=RETRY_AFTER_S)
-            if not self.mirror.has(instance_id, generation) or await self._try(instance_id, write(gone), ends, deletes=True):
+            if self.mirror.has(instance_id, generation):
+                if await self._try(instance_id, write(gone), ends, deletes=True):
+                    return
+            elif not firm or await self.confirm(instance_id):  # somebody else was first; and may have registered anew
                 return
         raise Unavailable(f"too many registries write to {instance_id}; try again")
 
@@ -361,7 +364,23 @@ class NatsStore(Store):
                 await self.reached(entry.seq)
             return False
         await self.reached(seq)
+        # A later write of the same instance takes the place of this one, so that who follows more slowly never sees it: what is here may
+        # still be older, until the later one comes.
+        while self.mirror.revision_of(key) < seq:
+            await self.reached(self.mirror.revision + 1)
         return True
+
+    async def confirm(self, instance_id: str) -> bool:
+        """Return whether what is here of an instance is the newest there is; else learn what is.
+
+        Raises:
+            Unavailable: nobody can say.
+        """
+        entry = await self._services.get(instance_id)
+        if entry is None or entry.seq <= self.mirror.revision_of(instance_id):
+            return True
+        await self.reached(entry.seq)
+        return False
 
     # Keeping it tidy.
 
