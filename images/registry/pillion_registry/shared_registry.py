@@ -154,17 +154,12 @@ class SharedRegistry(Registry):
             self.prober.check_soon(instance_id)  # something else came first: look again
 
     async def _by_hand(self, instance_id: str, hand: Hand, change: Callable[[Instance], Transition | None]) -> None:
-        current = False
         for left in reversed(range(TRIES)):
             self._asked, self._hand = None, hand
             try:
                 change(self._find(instance_id))
             finally:
                 asked, self._hand = self._asked, None
-            if asked is None and not current:
-                await self._bucket.catch_up()  # that there is nothing to do has to be true of this moment
-                current = True
-                continue
             try:
                 if asked is not None:
                     await self.keeping.commit(asked)
