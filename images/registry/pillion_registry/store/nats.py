@@ -8,13 +8,11 @@ one history for all replicas.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from typing import NamedTuple
 
 from pillion_common.errors import Conflict, InvalidInput, PillionError, StorageFull, Unavailable
 from pillion_common.logs import EventLog
@@ -22,15 +20,15 @@ from pillion_common.models import State
 from pillion_common.nats_link import RETRY_AFTER_S, NatsLink, NatsPlace
 from pillion_common.nats_stream import Overtaken, StreamGone
 from pillion_common.tasks import Supervisor
-from pillion_registry.catalog import kept_state
 from pillion_registry.lanes import Lanes
 from pillion_registry.store.base import Acknowledged, Change, Known, OnDone, Outdated, Put, Remove, SetState, Store, Stored, StoredInstance
-from pillion_registry.store.mirror import Mirror, Mirrored, News
+from pillion_registry.store.deciding import Due, keys_of, outdated, state_of
+from pillion_registry.store.echoes import SEEN_S, Echoes
+from pillion_registry.store.mirror import Mirror, News
 from pillion_registry.store.nats_bucket import Bucket, Entry
 from pillion_registry.store.nats_wire import Gone, Kept, Told, read_told, write
 
 GIVE_UP_S = 5.0  # a write waits so long for NATS
-SEEN_S = 5.0  # and then for its own echo
 TRIES = 16  # against other writers of the same instance
 MAX_WAITING = 10_000
 AT_ONCE = 64  # keys that are read together
@@ -43,13 +41,6 @@ AWAY_S = MARK_S / 2  # who was away for longer compares all keys
 CATALOG_BYTES, KNOWN_BYTES = 128 << 20, 64 << 20  # which the servers set aside
 
 _log = EventLog("store")
-
-
-class _Due(NamedTuple):
-    """A commit's deadline, and what the instances of its registrations were when it was decided about them."""
-
-    ends: float
-    known: Mapping[str, Mirrored | None]
 
 
 class NatsStore(Store):
@@ -72,8 +63,7 @@ class NatsStore(Store):
         self._unheard: list[News] = []  # that came before anybody listened
         self._lanes = Lanes()
         self._waiting = 0
-        self._seen: list[tuple[int, int, asyncio.Future[None]]] = []  # who waits until a revision is seen here
-        self._order = itertools.count()
+        self._echoes = Echoes()
         self._tasks = Supervisor()
         self._writes: set[asyncio.Task[None]] = set()
         self._created = ""  # when the bucket was made, as NATS has it
@@ -123,7 +113,7 @@ class NatsStore(Store):
             return
         self._waiting += 1
         known = {one.record.instance_id: self.mirror.instances.get(one.record.instance_id) for one in changes if isinstance(one, Put)}
-        due = _Due(time.monotonic() + self._give_up_s, known)
+        due = Due(time.monotonic() + self._give_up_s, known)
         task = asyncio.get_running_loop().create_task(self._commit(tuple(changes), due, on_done))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
@@ -199,7 +189,7 @@ class NatsStore(Store):
             _log.error("value_unreadable", f"{entry.key} in the catalogue's bucket cannot be read: {exc.message}", instance=entry.key)
             return
         finally:
-            self._wake()
+            self._echoes.wake(self.mirror.revision)
         if news is None:
             return
         if self._listener is not None:
@@ -207,29 +197,14 @@ class NatsStore(Store):
         elif self._opened:
             self._unheard.append(news)
 
-    def _wake(self) -> None:
-        while self._seen and self._seen[0][0] <= self.mirror.revision:
-            future = heapq.heappop(self._seen)[2]
-            if not future.done():
-                future.get_loop().call_soon(_settle, future)  # after those who are told the news
-
     async def reached(self, revision: int, timeout_s: float = SEEN_S) -> None:
         """Return when this replica has seen a revision.
 
         Raises:
             Unavailable: it has not within the time.
         """
-        if revision <= self.mirror.revision:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._seen, (revision, next(self._order), future))
-        try:
-            async with asyncio.timeout(timeout_s):
-                await future
-        except TimeoutError as exc:
-            raise Unavailable(
-                "NATS has kept it, but does not show it to this registry", code="store_failed", retry_after_s=RETRY_AFTER_S
-            ) from exc
+        if revision > self.mirror.revision:
+            await self._echoes.wait(revision, timeout_s)
 
     async def _all_known(self) -> dict[str, Told]:
         free = asyncio.Semaphore(AT_ONCE)
@@ -255,10 +230,10 @@ class NatsStore(Store):
 
     # Writing.
 
-    async def _commit(self, changes: tuple[Change, ...], due: _Due, on_done: OnDone) -> None:
+    async def _commit(self, changes: tuple[Change, ...], due: Due, on_done: OnDone) -> None:
         error: PillionError | None = None
         try:
-            async with self._lanes.hold(*_keys(changes)):
+            async with self._lanes.hold(*keys_of(changes)):
                 for change in changes:
                     await self._write(change, due)
         except PillionError as exc:
@@ -274,7 +249,7 @@ class NatsStore(Store):
         except Exception as exc:  # a fault of one caller is not the others'
             asyncio.get_running_loop().call_exception_handler({"message": "a caller of the store failed", "exception": exc})
 
-    async def _write(self, change: Change, due: _Due) -> None:
+    async def _write(self, change: Change, due: Due) -> None:
         ends = due.ends
         match change:
             case Put():
@@ -287,17 +262,17 @@ class NatsStore(Store):
                 if self.mirror.has(instance_id, generation):
                     await self.known.set(instance_id, write(Told(generation, dict(known))))
 
-    async def _put(self, put: Put, due: _Due) -> None:
+    async def _put(self, put: Put, due: Due) -> None:
         record, state, ends = put.record, put.state, due.ends
         first = due.known[record.instance_id]
         hidden_until_s = None
         for _ in range(TRIES):
             now = self.mirror.instances.get(record.instance_id)
             if now is not first:  # another replica has changed it meanwhile
-                if _older(record.registration.incarnation, now.kept.registration.incarnation if now else None):
+                if outdated(put, now):
                     raise Conflict(f"a newer incarnation of {record.instance_id} has registered meanwhile", code="old_incarnation")
-                state = _state_of(put, now)
-            if now is not None and now.kept.hidden_until is not None and _state_of(put, now) is State.DRAINING:
+                state = state_of(put, now)
+            if now is not None and now.kept.hidden_until is not None and state_of(put, now) is State.DRAINING:
                 state, hidden_until_s = State.DRAINING, now.kept.hidden_until  # registering again ends no hiding
             kept = Kept(
                 record.generation, record.registrant, record.registered_s, record.registration, state, put.since_s,
@@ -363,11 +338,12 @@ class NatsStore(Store):
             else:
                 await self.reached(entry.seq)
             return False
+        seen_by = time.monotonic() + SEEN_S
         await self.reached(seq)
         # A later write of the same instance takes the place of this one, so that who follows more slowly never sees it: what is here may
         # still be older, until the later one comes.
         while self.mirror.revision_of(key) < seq:
-            await self.reached(self.mirror.revision + 1)
+            await self.reached(self.mirror.revision + 1, max(0.0, seen_by - time.monotonic()))
         return True
 
     async def confirm(self, instance_id: str) -> bool:
@@ -386,13 +362,15 @@ class NatsStore(Store):
 
     async def _watch(self) -> None:
         """Look after the bucket: whether it is still the same, who was missed while this replica was away, what nobody needs any more."""
-        heard_at = self._follower.heard_at
+        heard_at, away = self._follower.heard_at, False
         for turn in itertools.count():
             await asyncio.sleep(LOOK_S)
             was, heard_at = heard_at, self._follower.heard_at
+            away = away or heard_at - was > AWAY_S
             with suppress(Unavailable, Overtaken):
-                if heard_at - was > AWAY_S:
+                if away:
                     await self._compare()
+                    away = False
                 if turn % 10 == 0 and self.fault() is None:
                     await self._tidy()
 
@@ -410,34 +388,8 @@ class NatsStore(Store):
 
     async def _compare(self) -> None:
         """Note who was deleted while this replica was away for so long that the markers are gone."""
-        state = await self._services.stream.state()
-        await self.reached(state.last)
+        await self.catch_up()
+        revision = self.mirror.revision  # who came later need not be among the keys
         present = set(await self._services.keys())
-        for key in self.mirror.missing(present, state.last):
+        for key in self.mirror.missing(present, revision):
             self._take(Entry(self.mirror.revision, key, b"", True))
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _keys(changes: Iterable[Change]) -> list[str]:
-    keys: list[str] = []
-    for change in changes:
-        if isinstance(change, Put):
-            keys += [change.record.instance_id, *change.replaced]
-        else:
-            keys.append(change.instance_id)
-    return keys
-
-
-def _state_of(put: Put, now: Mirrored | None) -> State:
-    """Return the state of a registration of what has changed since it was decided: as the catalogue decides."""
-    if now is None or (now.record.name, now.record.url) != (put.record.name, put.record.url):
-        return State.STARTING
-    return kept_state(put.record.registration, {now.kept.state}, {now.kept.registration.incarnation})
-
-
-def _older(mine: int | None, known: int | None) -> bool:
-    return mine is not None and known is not None and mine < known
