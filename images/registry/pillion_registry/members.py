@@ -136,7 +136,7 @@ class Members:
         self._tasks.spawn("answer", self._reply(message))
 
     async def _reply(self, message: Msg) -> None:
-        with suppress(nats.errors.Error, OSError):
+        with suppress(nats.errors.Error, OSError, Unavailable):  # who asks asks again
             await message.respond(await self._answer(message.data))
 
     async def _until_left(self, what: str, work: Awaitable[None]) -> None:

@@ -150,8 +150,9 @@ class SharedRegistry(Registry):
         if self._proposed.get(instance_id) is state:
             del self._proposed[instance_id]
         instance = self._catalog.get(instance_id)
-        if instance is not None and instance.state is not state and instance_id in self._own:
-            self.prober.check_soon(instance_id)  # something else came first: look again
+        # Without a fault something else came first: look again. With one, its next turn will do; NATS may refuse very fast.
+        if fault is None and instance is not None and instance.state is not state and instance_id in self._own:
+            self.prober.check_soon(instance_id)
 
     async def _by_hand(self, instance_id: str, hand: Hand, change: Callable[[Instance], Transition | None]) -> None:
         for left in reversed(range(TRIES)):
