@@ -58,6 +58,7 @@ class Plan:
 
 
 QUICK = Plan(1_500, kills=2, servers=())
+EARLY_ACK = Plan(1_500, kills=0, servers=(), sabotage="replica-early-ack")
 
 
 @dataclass

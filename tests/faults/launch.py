@@ -73,7 +73,15 @@ def no_sync() -> None:
 
 def registry_early_ack() -> None:
     """Answer a registration before it is stored."""
-    store = importlib.import_module("pillion_registry.store.sqlite").SqliteStore
+    _submit_later(importlib.import_module("pillion_registry.store.sqlite").SqliteStore)
+
+
+def replica_early_ack() -> None:
+    """Answer a write before NATS has it, and before this replica has seen it."""
+    _submit_later(importlib.import_module("pillion_registry.store.nats").NatsStore)
+
+
+def _submit_later(store: Any) -> None:
     asyncio = importlib.import_module("asyncio")
     submit = store.submit
 
@@ -111,6 +119,7 @@ SABOTAGES: dict[str, Callable[[], None]] = {
     "deaf-to-errors": deaf_to_errors,
     "no-sync": no_sync,
     "registry-early-ack": registry_early_ack,
+    "replica-early-ack": replica_early_ack,
     "registry-no-sync": registry_no_sync,
     "registry-deaf-to-lag": registry_deaf_to_lag,
 }
