@@ -215,8 +215,8 @@ async def test_what_is_in_doubt_is_taken_from_it_before_anything_else(lab: Lab) 
     await lab.allow()
     assert [(urls(patch, "Added"), urls(patch, "Removed")) for patch in lab.line.patches] == [(set(), {X.url})]
     lab.line.answer()
-    lab.kept.pop()[1]()
     await turns()
+    assert lab.kept == []  # that stands in what is kept before the next patch, so that x is away no longer than it has to be
     await lab.allow()
     assert (urls(lab.line.patches[1], "Added"), urls(lab.line.patches[1], "Removed")) == ({X.url}, {Y.url})
     lab.line.answer()
@@ -272,3 +272,59 @@ async def test_who_finishes_waits_no_longer_than_it_may(lab: Lab) -> None:
     await turns()
     await lab.allow()
     await asyncio.wait_for(lab.notifier.finish(0.05), 1)
+
+
+async def test_one_that_another_goes_on_with_is_left_when_what_is_under_way_was_answered_and_kept(lab: Lab) -> None:
+    lab.add("x", "Db")
+    lab.watch()
+    await turns()
+    await lab.allow()
+    left: list[str] = []
+    lab.notifier.retire("shop", lambda: left.append("shop"))
+    lab.add("y", "Db")
+    lab.notifier.changed(["Db"])
+    await turns()
+    assert left == []
+    lab.line.answer()
+    await turns()
+    (known, then) = lab.kept.pop()
+    assert [entry.url for entry in known["Db"]] == [f"{URL}/x"]
+    assert left == []
+    then()
+    await turns()
+    assert left == ["shop"]
+    assert lab.notifier.standing("shop") is None
+    assert (lab.asked, len(lab.line.patches)) == ([], 1)  # of y the other one tells
+
+
+async def test_one_whose_patch_under_way_fails_is_left_to_the_other(lab: Lab) -> None:
+    lab.add("x", "Db")
+    lab.watch()
+    await turns()
+    await lab.allow()
+    left: list[str] = []
+    lab.notifier.retire("shop", lambda: left.append("shop"))
+    lab.line.answer(PeerError("timed out"))
+    await turns()
+    assert left == ["shop"]
+    assert lab.kept == []
+    assert lab.notifier.standing("shop") is None
+
+
+async def test_one_to_whom_nothing_is_under_way_is_left_at_once(lab: Lab) -> None:
+    lab.watch()
+    await turns()
+    left: list[str] = []
+    lab.notifier.retire("shop", lambda: left.append("shop"))
+    assert left == ["shop"]
+    assert lab.notifier.standing("shop") is None
+
+
+async def test_a_doubt_that_was_settled_is_kept_where_nothing_comes_next(lab: Lab) -> None:
+    lab.watch(None, {}, (X,))
+    await turns()
+    await lab.allow()
+    lab.line.answer()
+    await turns()
+    assert [known for known, _ in lab.kept] == [{"Db": ()}]
+    assert lab.asked == []

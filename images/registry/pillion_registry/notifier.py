@@ -53,6 +53,7 @@ class _Outbox:
         "head",
         "queued",
         "record",
+        "retired",
         "retry",
         "sending",
         "sent_s",
@@ -70,6 +71,7 @@ class _Outbox:
         self.channel: Channel | None = None  # kept for Protocol 2; a classic one gets a new one for each patch
         self.backoff: Backoff | None = None  # made at the first failure
         self.retry: asyncio.TimerHandle | None = None
+        self.retired: Callable[[], None] | None = None  # another registry goes on: called when what is under way has ended
         self.queued = False
         self.sending = False
         self.sent_s = 0.0
@@ -167,6 +169,19 @@ class Notifier:
             outbox.calm()
             self._withdrawals.release(instance_id)
 
+    def retire(self, instance_id: str, then: Callable[[], None]) -> None:
+        """Tell an instance no more, for another registry goes on; calls `then` when what is under way to a classic one has ended.
+
+        Until then that registry waits: it would have to take what is under way from the dependent again, for it may have arrived.
+        """
+        outbox = self._outboxes.get(instance_id)
+        if outbox is not None and outbox.sending and outbox.dependent.classic:
+            outbox.calm()
+            outbox.retired = then
+        else:
+            self.forget(instance_id)
+            then()
+
     def release(self, instance_id: str) -> None:
         """Wait no longer for a dependent's word: it is down."""
         self._withdrawals.release(instance_id)
@@ -248,7 +263,7 @@ class Notifier:
 
     def _tell(self, outbox: _Outbox) -> None:
         """Send the patch that is due to one dependent, if one is."""
-        if self._finishing:
+        if self._finishing or self._has_retired(outbox):
             return
         dependent = outbox.dependent
         _, planned, body = self._plan(dependent)
@@ -262,6 +277,14 @@ class Notifier:
             self._on_telling(dependent, delivery, partial(self._send_if, outbox, delivery, body))
         else:
             self._send(outbox, delivery, body)
+
+    def _has_retired(self, outbox: _Outbox) -> bool:
+        """Return whether another registry goes on from here; then nothing is under way any more, and this is the end."""
+        if outbox.retired is None:
+            return False
+        self.forget(outbox.dependent.instance_id)
+        outbox.retired()
+        return True
 
     def _send_if(self, outbox: _Outbox, delivery: Delivery, body: bytes, may: bool) -> None:
         if not self._is_current(outbox):
@@ -332,9 +355,13 @@ class Notifier:
             outbox.backoff = outbox.failing_s = None
             outbox.told_s = self._clock()
             self.acknowledged += 1
+            settled = bool(dependent.doubts)
             dependent.known, dependent.doubts = delivery.result, ()
             self._withdrawals.acknowledged(dependent)
-            self._keep_acknowledged(outbox)
+            if settled and outbox.retired is None and self._plan(dependent)[1].delivery is not None:
+                self._tell(outbox)  # what was just taken from it may have to come back: that is kept with what comes next
+            else:
+                self._keep_acknowledged(outbox)
 
     def _keep_acknowledged(self, outbox: _Outbox) -> None:
         dependent = outbox.dependent
@@ -352,6 +379,8 @@ class Notifier:
         self._on_acknowledged(dependent, known, kept)
 
     def _try_later(self, outbox: _Outbox, reason: str, status: int = 0) -> None:
+        if self._has_retired(outbox):
+            return
         if outbox.failing_s is None:
             outbox.failing_s, outbox.tries = outbox.sent_s, 0
         outbox.tries += 1

@@ -268,7 +268,7 @@ class SharedRegistry(Registry):
         for instance in self._catalog:
             instance_id = instance.record.instance_id
             if not self._mine(instance_id):
-                self._lose(instance_id)
+                self._lose(instance_id, to_another=True)
             elif instance_id not in self._own:
                 gained.append(instance)
         for index, instance in enumerate(gained):
@@ -286,11 +286,17 @@ class SharedRegistry(Registry):
                 if instance.comes_up:
                     self.prober.check_soon(instance_id)
 
-    def _lose(self, instance_id: str) -> None:
+    def _lose(self, instance_id: str, to_another: bool = False) -> None:
         if instance_id in self._own:
             self._own.discard(instance_id)
-            self._let_go(instance_id)
-            self.handover.drop(instance_id)
+            if to_another:
+                self.notifier.retire(instance_id, partial(self.handover.drop, instance_id))
+            else:
+                self.notifier.forget(instance_id)
+                self.handover.drop(instance_id)
+            self._channels.drop(instance_id)
+            self.prober.forget(instance_id)
+            self.health.forget(instance_id)
             if (timer := self._hidden.pop(instance_id, None)) is not None:
                 timer.cancel()
 
