@@ -393,3 +393,17 @@ async def test_the_bucket_of_what_dependents_know_is_made_anew_when_somebody_del
             await one.store.known.put("i1", b"{}", 0, 0.1)
         await one.store._tidy()
         assert await one.store.known.put("i1", b"{}", 0, 1.0) == 1
+
+
+async def test_a_cluster_of_servers_that_may_not_agree_is_told_of(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = []
+    for replicas, version in ((3, (2, 10, 27)), (3, (2, 11, 0)), (1, (2, 9, 10))):
+        caplog.clear()
+        async with stores(server, count=1) as [one]:
+            one.store.link.place = one.store.link.place._replace(replicas=replicas)
+            monkeypatch.setattr(one.store.link, "server_version", lambda version=version: version)
+            await one.store._open()
+        told.append(any("2.11 or newer" in record.getMessage() for record in caplog.records))
+    assert told == [True, False, False]

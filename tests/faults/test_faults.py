@@ -6,7 +6,6 @@ from pathlib import Path
 
 import failing
 import guarded
-import history
 import million
 import nats_lab
 import powercut
@@ -146,13 +145,3 @@ def test_log_services_that_share_a_log_lose_nothing_with_the_server_that_leads(t
 @pytest.mark.usefixtures("cluster")
 def test_a_log_service_that_acknowledges_before_nats_does_is_noticed(tmp_path: Path) -> None:
     broken(replicas.run(replicas.EARLY_ACK, tmp_path), replicas.LOST)
-
-
-@pytest.mark.usefixtures("cluster")
-def test_registries_that_share_a_catalogue_take_nothing_back(tmp_path: Path) -> None:
-    kept(history.run(history.QUICK, tmp_path))
-
-
-@pytest.mark.usefixtures("cluster")
-def test_a_registry_that_acknowledges_before_nats_does_is_noticed(tmp_path: Path) -> None:
-    broken(history.run(history.EARLY_ACK, tmp_path), "stale: own writes not read")

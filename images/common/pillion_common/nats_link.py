@@ -125,6 +125,11 @@ class NatsLink:
         """Return for how long no server has been connected; 0 while one is."""
         return 0.0 if self._down_since is None else time.monotonic() - self._down_since
 
+    def server_version(self) -> tuple[int, int, int]:
+        """Return the version of the server that is connected; zeros while none is."""
+        version = self._client.connected_server_version
+        return version.major, version.minor, version.patch
+
     def fault(self) -> str | None:
         """Return why the store cannot be reached and since when; None if it can."""
         if self._down_since is None:

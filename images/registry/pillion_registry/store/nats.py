@@ -38,6 +38,8 @@ LOOK_S = 1.0
 SILENT_S = 3.0  # without a word of the bucket
 MARK_S = 600.0  # a deleted key's marker stays, for those who were away
 AWAY_S = MARK_S / 2  # who was away for longer compares all keys
+SURE = (2, 11, 0)  # whose servers agree on each compare-and-set; see docs/registry.md
+OLD = "nats-server before 2.11 may, in a cluster, keep a write that should have been refused: see that it is 2.11 or newer"
 CATALOG_BYTES, KNOWN_BYTES = 128 << 20, 64 << 20  # which the servers set aside
 
 _log = EventLog("store")
@@ -144,6 +146,8 @@ class NatsStore(Store):
         info = await self._services.stream.made()
         await self.known.stream.made()
         self._created = str(info.created)
+        if self.link.place.replicas > 1 and self.link.server_version() < SURE:
+            _log.warning("old_nats", OLD)
         self._following = self._following or self._tasks.spawn("follower", self._run_follower())
         await self.catch_up()
         self.mirror.revision = max(self.mirror.revision, info.state.last_seq)
