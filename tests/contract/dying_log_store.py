@@ -19,7 +19,7 @@ from pillion_log.store.base import Appended
 from pillion_log.store.files import FileOptions, FileStore
 
 ENTRIES = 60
-CALLS = ("write", "fdatasync", "fsync", "replace", "rename", "unlink", "ftruncate", "truncate")
+CALLS = ("write", "pwrite", "fdatasync", "fsync", "replace", "rename", "unlink", "ftruncate", "truncate")
 
 
 def kill_at(last: int) -> None:
@@ -35,8 +35,8 @@ def kill_at(last: int) -> None:
             with lock:
                 count += 1
                 if count == last:
-                    if name == "write":
-                        real(args[0], bytes(args[1])[: len(args[1]) // 2])
+                    if name in ("write", "pwrite"):
+                        real(args[0], bytes(args[1])[: len(args[1]) // 2], *args[2:])
                     os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **more)
 

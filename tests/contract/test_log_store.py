@@ -235,7 +235,7 @@ async def test_store_that_fails_acknowledges_nothing_and_comes_back_by_itself(tm
     await store.load()
     await append(store, [entry("one", "s", 1)])
 
-    def fail(file: int, data: bytes) -> None:
+    def fail(file: int, data: bytes, at: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -266,7 +266,7 @@ async def test_repeat_while_the_first_is_on_its_way_shares_its_fate(tmp_path: Pa
     store = make(tmp_path)
     await store.load()
 
-    def fail(file: int, data: bytes) -> None:
+    def fail(file: int, data: bytes, at: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -284,7 +284,7 @@ async def test_repeats_are_known_even_while_nothing_can_be_written(tmp_path: Pat
     await store.load()
     await append(store, [entry("one", "s", 1)])
 
-    def fail(file: int, data: bytes) -> None:
+    def fail(file: int, data: bytes, at: int) -> None:
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:

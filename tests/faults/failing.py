@@ -41,9 +41,9 @@ class Case:
 CASES = (
     *(Case("fdatasync", "EIO", when, False, 503) for when in (1, 2, 5)),
     *(Case("fdatasync", "EIO", when, True, 503) for when in (1, 4)),
-    *(Case("write", "ENOSPC", when, False, 507) for when in (1, 5)),
-    *(Case("write", "ENOSPC", when, True, 507) for when in (1, 4)),
-    Case("write", "EIO", 3, True, 503),
+    *(Case("pwrite64", "ENOSPC", when, False, 507) for when in (2, 5)),
+    *(Case("pwrite64", "ENOSPC", when, True, 507) for when in (1, 4)),
+    Case("pwrite64", "EIO", 3, True, 503),
 )
 
 
@@ -83,7 +83,7 @@ class _Run:
         case = self._case
         inject = f"{case.call}:error={case.error}:when={case.when}{'+' if case.for_ever else ''}"
         # A full disk concerns the store's files alone, not the sockets, which are written to as well.
-        paths = (self._folder / FIRST_SEGMENT, self._folder / "probe.tmp") if case.call == "write" else ()
+        paths = (self._folder / FIRST_SEGMENT, self._folder / "probe.tmp") if case.call == "pwrite64" else ()
         self._launcher.start(self._subject.words(self._folder, self._client.port), hold=True)
         with Tracer(self._launcher, self._trace, TRACED, inject, paths) as tracer:
             self._up()

@@ -200,9 +200,9 @@ class _Suite:
                 time.sleep(0.05)
 
     def _newest(self) -> tuple[Path, int]:
-        """Return the file that grows, and how long it is."""
+        """Return the file that grows, and where its end is, or the zeros begin that are to be written over."""
         newest = max(self._folder.glob("*.log"), default=self._folder)
-        return newest, newest.stat().st_size
+        return newest, 0 if newest == self._folder else len(newest.read_bytes().rstrip(b"\0"))
 
     def _tear(self, where: str) -> None:
         """Cut what was written and not acknowledged somewhere in its middle, as a kill in the middle of a large write leaves it."""

@@ -31,7 +31,7 @@ def messages(folder: Path) -> list[str]:
 def content(path: Path) -> bytes:
     """Return what is in a segment, packed or not."""
     if path.suffix == ".log":
-        return path.read_bytes()
+        return path.read_bytes().replace(b"\0", b"")  # no entry has one
     with path.open("rb") as file:
         return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True).read()
 
@@ -175,7 +175,7 @@ def test_log_write_error_with_a_directory_in_the_files_place_is_never_200(tmp_pa
     """defect: log_write_error"""
     with program("log", "--store", f"files:{tmp_path}") as log:
         assert post(log, "before") == 200
-        next_one = tmp_path / f"{(tmp_path / FIRST).stat().st_size:020d}.log"
+        next_one = tmp_path / f"{len(content(tmp_path / FIRST)):020d}.log"
         next_one.mkdir()
         with (tmp_path / FIRST).open("ab") as file:
             file.write(b'{"Check":"another\'s"}\n')  # a file that is not ours alone is not written again

@@ -74,7 +74,7 @@ def log(tmp_path: Path) -> Iterator[Program]:
 
 
 def stored_lines(folder: Path) -> list[str]:
-    lines = b"".join(path.read_bytes() for path in sorted(folder.glob("*.log"))).decode().splitlines()  # the widest idea of a line end
+    lines = b"".join(path.read_bytes().rstrip(b"\0") for path in sorted(folder.glob("*.log"))).decode().splitlines()  # the widest idea
     return [line for line in lines if not line.startswith('{"Check":')]
 
 

@@ -76,7 +76,8 @@ def read(folder: Folder) -> str:
 
 
 def files(path: Path) -> dict[int, bytes]:
-    return {int(file.stem): file.read_bytes() for file in sorted(path.glob("0*.log"))}
+    """Return what counts in each file: without the zeros at its end."""
+    return {int(file.stem): file.read_bytes().rstrip(b"\0") for file in sorted(path.glob("0*.log"))}
 
 
 def test_group_is_followed_by_its_checksum_and_known_by_its_position(log: Log, tmp_path: Path) -> None:
@@ -137,14 +138,14 @@ def test_second_writer_in_the_same_folder_is_refused(log: Log, tmp_path: Path) -
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each write write all but its last bytes, and the next one nothing."""
-    real = os.write
+    real = os.pwrite
 
-    def write_half(file: int, data: memoryview) -> int:
+    def write_half(file: int, data: memoryview, at: int) -> int:
         if len(data) < 30:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(file, data[: len(data) - 20])
+        return real(file, data[: len(data) - 20], at)
 
-    monkeypatch.setattr(appender.os, "write", write_half)
+    monkeypatch.setattr(appender.os, "pwrite", write_half)
 
 
 def test_write_that_fails_half_way_leaves_nothing(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +244,9 @@ def test_what_somebody_else_appended_is_not_touched_and_not_ours(log: Log, tmp_p
         file.write(b"another's\n")
     log.clock.now += 1
     log.append("b")
-    assert files(tmp_path) == {0: group("a") + b"another's\n", GROUP: group("b")}
+    found = files(tmp_path)
+    assert found.pop(0).replace(b"\0", b"") == group("a") + b"another's\n"
+    assert found == {GROUP: group("b")}
     assert read(log.folder) == "ab"
 
 
@@ -273,6 +276,57 @@ def test_reader_sees_what_was_there_when_it_began_whatever_becomes_of_the_segmen
     assert list(files(tmp_path)) == [2 * GROUP]
     assert read(log.folder) == "c"
     log.close()
+
+
+def test_small_groups_are_written_over_zeros_which_go_when_the_segment_ends(log: Log, tmp_path: Path) -> None:
+    path = tmp_path / "00000000000000000000.log"
+    log.append("a")
+    size = path.stat().st_size
+    assert path.read_bytes() == group("a") + bytes(size - GROUP)
+    assert size == log.appender.rotate_bytes  # no more than a segment may have
+    log.append("b")
+    assert path.stat().st_size == size
+    log.appender.rotate()
+    assert path.read_bytes() == group("a") + group("b")
+
+
+def test_large_groups_and_a_disk_without_room_for_zeros_do_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appender, "RESERVE_BYTES", 4 * GROUP)
+    log = Log(tmp_path)
+    path = tmp_path / "00000000000000000000.log"
+    log.append("a", "b")
+    assert path.read_bytes() == group("a", "b")
+    real = os.pwrite
+
+    def no_room(file: int, data: memoryview, at: int) -> int:
+        if at + len(data) > len(group("a", "b")) + GROUP:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(file, data, at)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(appender.os, "pwrite", no_room)
+        log.append("c")
+    assert path.read_bytes() == group("a", "b") + group("c")
+    log.append("d")
+    assert path.read_bytes().rstrip(b"\0") == group("a", "b") + group("c") + group("d")
+    assert path.stat().st_size == len(group("a", "b")) + 5 * GROUP
+    assert read(log.folder) == "abcd"
+    log.close()
+
+
+def test_zeros_that_could_not_be_cut_off_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(tmp_path)
+    log.append("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(appender.os, "ftruncate", lambda file, length: fail_to_sync(file))
+        log.appender.rotate()
+        log.append("b")
+        log.close()
+    assert all(data.endswith(b"\0") for data in (path.read_bytes() for path in tmp_path.glob("0*.log")))
+    restarted = Log(tmp_path)
+    assert read(restarted.folder) == "ab"
+    assert restarted.folder.damaged == 0
+    restarted.close()
 
 
 def test_blocks_reach_beyond_a_position(tmp_path: Path) -> None:

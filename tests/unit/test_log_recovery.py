@@ -47,12 +47,12 @@ def events(caplog: pytest.LogCaptureFixture, name: str) -> list[dict[str, object
     ("tail", "entries"),
     [
         (b"torn", 1),
-        (b"\0" * 5000, 1),
+        (b"torn" + b"\0" * 70_000, 1),
         (line("x"), 1),
         (group("x", "y", "z")[:-1], 3),
         (line("x") + line("y") + check_line(line("x") + line("z")), 2),
     ],
-    ids=["half a line", "zeros", "no checksum", "half a checksum", "wrong checksum"],
+    ids=["half a line", "before zeros", "no checksum", "half a checksum", "wrong checksum"],
 )
 def test_torn_tail_is_cut_off_and_told(tmp_path: Path, tail: bytes, entries: int, caplog: pytest.LogCaptureFixture) -> None:
     path = segment_path(tmp_path, 0)
@@ -62,9 +62,18 @@ def test_torn_tail_is_cut_off_and_told(tmp_path: Path, tail: bytes, entries: int
     assert path.read_bytes() == group("a", "b")
     assert read(folder) == line("a") + line("b")
     found = events(caplog, "torn_tail")
-    assert [found[0]["bytes"], len(found)] == [len(tail), 1]
+    assert [found[0]["bytes"], len(found)] == [len(tail.rstrip(b"\0")), 1]
     assert found[0]["entries"] in (entries, entries + 1)
     assert sources.copy() == {"s": Mark(ord("b"), NOW)}
+
+
+@pytest.mark.parametrize("lines", [b"", group("a", "b")])
+def test_zeros_at_the_end_are_cut_off_without_a_word(tmp_path: Path, lines: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    path = segment_path(tmp_path, 0)
+    path.write_bytes(lines + b"\0" * 200_000)
+    assert read(opened(tmp_path)).count(b"\n") == lines.count(b"\n") - bool(lines)
+    assert (path.read_bytes() if path.exists() else b"") == lines
+    assert events(caplog, "torn_tail") == []
 
 
 def test_segment_of_nothing_but_a_torn_tail_holds_nothing(tmp_path: Path) -> None:

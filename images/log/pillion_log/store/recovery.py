@@ -1,7 +1,7 @@
 """Finds out, at start, what the plain segments of a folder hold, and cuts off what a crash left half written.
 
 Owns the rule that whatever lies behind the last whole group of the newest segment was never acknowledged. Damage anywhere else is told,
-counted and passed over; nothing is removed for it.
+counted and passed over; nothing is removed for it. Zeros at the end are nothing: room for groups that never came.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pillion_log.store.base import CHECK
 from pillion_log.store.checks import find_groups
 from pillion_log.store.segments import BLOCK_BYTES, PlainSegment
 from pillion_log.store.summaries import Tally
+
+STEP_BYTES = 64 * 1024
 
 Learn = Callable[[bytes], None]
 
@@ -41,12 +43,13 @@ class Recovered:
         with _mapped(path) as data:
             if data is None:
                 return
-            size = len(data) if limit is None else min(len(data), limit - start)
+            length = len(data)
+            size = _written(data, length if limit is None else min(length, limit - start))
             if path.suffix == ".log":
                 self._read_groups(data, size, limit is None)
             else:
                 self._add_lines(data, 0, data.rfind(b"\n", 0, size) + 1)
-        if limit is None and path.suffix == ".log" and self.segment.end - start < size:
+        if limit is None and path.suffix == ".log" and self.segment.end - start < length:
             self._cut(self.segment.end - start)
 
     def _read_groups(self, data: mmap.mmap, size: int, newest: bool) -> None:
@@ -108,6 +111,14 @@ class Recovered:
             os.fdatasync(file)
         finally:
             os.close(file)
+
+
+def _written(data: mmap.mmap, size: int) -> int:
+    """Return where the zeros begin that end the first `size` bytes."""
+    while size and data[size - 1] == 0:
+        step = data[max(0, size - STEP_BYTES) : size]
+        size -= len(step) - len(step.rstrip(b"\0"))
+    return size
 
 
 @contextmanager
