@@ -71,7 +71,8 @@ async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[L
 
 async def test_a_new_store_is_empty(lab: Lab) -> None:
     stored = await lab.store.load()
-    assert (stored.revision, stored.instances) == (0, ())
+    begin = 1 if lab.kind == "nats" else 0  # a bucket's first message is its own mark
+    assert (stored.revision, stored.instances) == (begin, ())
     assert len(stored.epoch) >= 16
 
 

@@ -81,6 +81,12 @@ def replica_early_ack() -> None:
     _submit_later(importlib.import_module("pillion_registry.store.nats").NatsStore)
 
 
+def replica_forgetful() -> None:
+    """Take a classic dependent over without what the registry before has told it."""
+    wire = importlib.import_module("pillion_registry.store.nats_wire")
+    importlib.import_module("pillion_registry.handover")._told = lambda value, generation: wire.Told(generation, {})
+
+
 def _submit_later(store: Any) -> None:
     asyncio = importlib.import_module("asyncio")
     submit = store.submit
@@ -120,6 +126,7 @@ SABOTAGES: dict[str, Callable[[], None]] = {
     "no-sync": no_sync,
     "registry-early-ack": registry_early_ack,
     "replica-early-ack": replica_early_ack,
+    "replica-forgetful": replica_forgetful,
     "registry-no-sync": registry_no_sync,
     "registry-deaf-to-lag": registry_deaf_to_lag,
 }

@@ -59,6 +59,7 @@ class Plan:
 
 
 QUICK = Plan("replica", 3, dependents=100)
+FORGETFUL = Plan("replica", 1, dependents=100, sabotage="replica-forgetful")
 PLANS = (Plan("replica", 20), Plan("server", 4), Plan("network", 6))
 
 

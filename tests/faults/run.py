@@ -85,6 +85,7 @@ def teeth() -> Iterator[Suite]:
     yield lambda folder: failing.run(folder, "deaf-to-errors")
     yield lambda folder: replicas.run(replicas.EARLY_ACK, folder)
     yield lambda folder: history.run(history.EARLY_ACK, folder)
+    yield lambda folder: registry_replicas.run(registry_replicas.FORGETFUL, folder)
     yield lambda folder: powercut.run(powercut.Plan("log", runs=3, env=OS_SYNC), folder)
     yield lambda folder: powercut.run(powercut.Plan("registry", runs=3, sabotage="registry-no-sync"), folder)
     for plan in guarded.TEETH:

@@ -132,5 +132,5 @@ def test_nats_asks_for_its_token_and_one_that_does_not_fit_is_told(tmp_path: Pat
         with program(*log_on(server, more=("--store-token-file", str(good)))) as log:
             eventually(lambda: is_ready(log), WAIT_S)
         with program(*log_on(server, more=("--store-token-file", str(bad)))) as log:
-            eventually(lambda: "authorization violation" in get(log, "/readyz").text.lower(), WAIT_S, lambda: get(log, "/readyz").text)
+            eventually(lambda: "in --store-token-file theirs?" in get(log, "/readyz").text, WAIT_S, lambda: get(log, "/readyz").text)
             assert TOKEN not in "".join(log.lines)

@@ -54,14 +54,15 @@ class Lab:
     async def _answer(self, question: bytes) -> bytes:
         return question
 
-    def hear(self, member: str, number: int = 1, deleted: bool = False) -> None:
+    def hear(self, member: str, number: int = 1, deleted: bool = False, deaf: bool = False) -> None:
         self.seq += 1
-        self.one._take(Entry(self.seq, member, json.dumps({"Number": number}).encode(), deleted))
+        self.one._take(Entry(self.seq, member, json.dumps({"Number": number, "Deaf": deaf}).encode(), deleted))
 
     def pass_(self, seconds: float, own: bool = True, others: tuple[str, ...] = ()) -> None:
         """Let time pass, in which we hear ourselves and some others twice a second."""
         for _ in range(int(seconds * 10)):
             self.now += 0.1
+            self.one._look_for_own()
             self.one._look_once()
             if round(self.now * 10) % 5 == 0:
                 if own:
@@ -71,6 +72,9 @@ class Lab:
 
     def renew(self) -> None:
         number = self.one._number = self.one._number + 1
+        if self.one._deaf:
+            self.hear(self.one.me, number, deaf=True)
+            number = self.one._number = self.one._number + 1
         self.one._sent.append((number, self.now))
         self.hear(self.one.me, number)
 
@@ -165,3 +169,56 @@ def test_a_lease_that_was_sent_long_ago_does_not_end_the_fence(lab: Lab) -> None
 def test_what_is_no_lease_is_passed_over(lab: Lab) -> None:
     lab.one._take(Entry(1, lab.one.me, b"what?", False))
     assert lab.one.fenced()
+
+
+def test_who_hears_nothing_of_itself_gives_its_lease_up_and_needs_a_new_one(lab: Lab) -> None:
+    """Where only the way to it is cut, the others hear it: they need not wait for the end of the lease."""
+    lab.renew()
+    under_way = lab.one._number = lab.one._number + 1
+    lab.one._sent.append((under_way, lab.now + FENCE_S))
+    lab.pass_(FENCE_S + 0.2, own=False)
+    assert not lab.one._deaf
+    lab.pass_(0.2, own=False)
+    assert lab.one._deaf
+    assert lab.one._renew_now.is_set()
+    lab.happened.clear()
+    lab.hear(lab.one.me, under_way)  # the others have heard that one before, too
+    assert lab.one.fenced()
+    lab.hear(lab.one.me, under_way + 1, deaf=True)
+    assert lab.one.fenced()
+    assert not lab.one._deaf
+    lab.renew()
+    assert (lab.one.fenced(), lab.happened) == (False, ["lapsed: r1"])
+
+
+def test_nobody_gives_up_a_lease_that_it_could_not_even_send(lab: Lab) -> None:
+    lab.renew()
+    lab.pass_(1.0)
+    lab.link.stands = False
+    lab.pass_(FENCE_S + 0.4, own=False)
+    assert not lab.one._deaf
+    assert lab.one.fenced()
+
+
+def test_another_that_gives_its_lease_up_is_counted_out_at_once(lab: Lab) -> None:
+    lab.renew()
+    lab.hear("r2-a")
+    lab.happened.clear()
+    lab.hear("r2-a", 2, deaf=True)
+    assert lab.happened == ["changed: r1"]
+    lab.hear("r2-a", 3)
+    assert lab.happened[1:] == ["changed: r1, r2"]
+
+
+def test_after_a_silence_that_was_everybodys_nobody_takes_all_for_its_own(lab: Lab) -> None:
+    lab.renew()
+    lab.hear("r2-a")
+    lab.pass_(LEASE_S + 1.0, own=False)
+    lab.happened.clear()
+    lab.hear("r2-a", 2, deaf=True)
+    lab.renew()
+    lab.hear("r2-a", 3, deaf=True)
+    assert lab.happened == ["lapsed: r1, r2"]
+    lab.pass_(LEASE_S + 0.2, others=("r2-a",))
+    lab.hear("r2-a", 4, deaf=True)
+    assert lab.happened[1:] == ["changed: r1"]

@@ -28,8 +28,9 @@ SILENT_S = 1.6  # without a message or a beat
 EXPIRES_S = 30
 FORGOTTEN_S = 30  # after that a consumer that nobody asks is removed by its server
 RETRY_S = 0.25
-MAKE_S = 1.5  # for a consumer: one asked for while there was no leader is never made
+MAKE_S = 0.75  # for a consumer: one asked for while there was no leader is never made, and must be asked for again
 NO_STREAM = 10059
+GONE_S = 3.0  # a server that has just started may not know the stream yet
 
 _NANO = 1_000_000_000
 
@@ -74,9 +75,15 @@ class Follower:
             StreamGone: it is not there any more.
         """
         self._seen = after
+        gone_at: float | None = None
         while not self._stopped:
             try:
                 await self._follow()
+                gone_at = None
+            except StreamGone:
+                gone_at = gone_at or time.monotonic()
+                if time.monotonic() - gone_at > GONE_S:
+                    raise
             except Unavailable as exc:
                 if self._link.stands and not self._stopped:
                     _log.warn_seldom("following_failed", f"following the stream {self._stream} failed: {exc.message}; trying again")

@@ -210,4 +210,5 @@ def _say(exc: BaseException) -> str:
         return "no server of it answers for this stream now"
     if isinstance(exc, TimeoutError):
         return f"no answer within {ASK_S:g} s"
-    return str(exc).removeprefix("nats: ") or type(exc).__name__
+    said = str(exc).removeprefix("nats: ") or type(exc).__name__
+    return f"{said} (is the token in --store-token-file theirs?)" if "authorization" in said.lower() else said

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from pillion_common.nats_link import ASK_S, RETRY_AFTER_S, NatsLink, translate
 API = "$JS.API"
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED, EXPECTED_OF_SUBJECT = "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence"
-LOOK_S = 1.0  # for an answer to a question that is asked again and again: one that was asked while there was no leader is lost
+LOOK_S = 1.0  # for an answer to a question that may be asked again
 NOT_LAST = {10071, 10164}  # JetStream's numbers for: the expected last sequence is not the last one
 NO_MESSAGE = 10037
 
@@ -31,6 +32,10 @@ _log = EventLog("nats")
 
 class Overtaken(Exception):
     """Another message was taken in first."""
+
+
+class NoAnswer(Unavailable):
+    """Nothing came in time."""
 
 
 class StreamGone(Exception):
@@ -157,9 +162,16 @@ class Stream:
         """
         return await self._ask({"last_by_subj": subject})
 
-    async def _ask(self, what: dict[str, Any], timeout_s: float = ASK_S) -> Message | None:
-        """Ask the leader."""
-        told = await self.ask_api(f"STREAM.MSG.GET.{self.name}", what, timeout_s)
+    async def _ask(self, what: dict[str, Any]) -> Message | None:
+        """Ask the leader, and again where no answer comes: what was asked while there was none is lost."""
+        ends = time.monotonic() + ASK_S
+        while True:
+            try:
+                told = await self.ask_api(f"STREAM.MSG.GET.{self.name}", what, LOOK_S)
+                break
+            except NoAnswer:
+                if time.monotonic() >= ends:
+                    raise
         if (error := told.get("error")) is not None:
             if error.get("err_code") == NO_MESSAGE:
                 return None
@@ -190,7 +202,7 @@ def held(info: StreamInfo) -> State:
 def refusal(exc: BaseException) -> Unavailable:
     """Return one of nats-py's errors as one of ours."""
     if isinstance(exc, TimeoutError | nats.errors.TimeoutError):
-        return Unavailable("NATS does not answer", retry_after_s=RETRY_AFTER_S)
+        return NoAnswer("NATS does not answer", retry_after_s=RETRY_AFTER_S)
     told = translate(exc)
     return told if isinstance(told, Unavailable) else Unavailable(told.message)
 

@@ -6,6 +6,7 @@ And a way to ask one of them something: a subject of its own, for questions that
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections import deque
@@ -21,14 +22,16 @@ from pillion_common.logs import EventLog
 from pillion_common.nats_link import NatsLink
 from pillion_common.nats_stream import Overtaken, StreamGone, refusal
 from pillion_common.tasks import Supervisor
-from pillion_registry.sharing import LEASE_S, RENEW_S, Sharing
+from pillion_registry.sharing import FENCE_S, LEASE_S, RENEW_S, Sharing
 from pillion_registry.store.nats_bucket import Bucket, Entry
 
 LEASE_BYTES = 1 << 20
+AWAY_RENEW_S = 0.1  # while we are away: the sooner NATS takes one, the sooner we are back
 KEPT_S = 10.0  # a lease goes by itself
 LOOK_S = 0.1
 OPEN_AGAIN_S = 0.5
 MAX_UNHEARD = 100  # renewals of which the echo is waited for
+SURE_LOOKS = 3  # in which nothing of our own lease was heard: then it is given up
 
 Answer = Callable[[bytes], Awaitable[bytes]]
 
@@ -36,7 +39,14 @@ _log = EventLog("replicas")
 
 
 class _Lease(msgspec.Struct, frozen=True, rename="pascal"):
+    """What a registry tells of itself.
+
+    Attributes:
+        deaf: it hears nothing of its own lease, and gives it up: whoever can hear this goes on in its place at once.
+    """
+
     number: int
+    deaf: bool = False
 
 
 class Members:
@@ -74,6 +84,10 @@ class Members:
         self._sent: deque[tuple[int, float]] = deque(maxlen=MAX_UNHEARD)
         self._number = 0
         self._away = True  # until we are back: our lease is heard, and the catalogue is of this moment
+        self._deaf = False  # we have given our lease up
+        self._unheard_looks = 0
+        self._alike_until = -math.inf  # until then the others' deafness is what ours was
+        self._renew_now = asyncio.Event()
         self._coming_back: asyncio.Task[None] | None = None
         self._leaving = False
         self._tasks = Supervisor()
@@ -156,37 +170,59 @@ class Members:
     async def _renew(self) -> None:
         while not self._leaving:
             # Without a server nats-py would keep all of them, and send them when one is back.
-            if self._current() and self._link.stands:
+            if self._link.stands and (self._deaf or self._current()):
                 self._number += 1
-                self._sent.append((self._number, time.monotonic()))
+                if not self._deaf:
+                    self._sent.append((self._number, time.monotonic()))
                 with suppress(nats.errors.Error, OSError):
-                    await self._bucket.tell(self.me, msgspec.json.encode(_Lease(self._number)))
-            await asyncio.sleep(RENEW_S)
+                    await self._bucket.tell(self.me, msgspec.json.encode(_Lease(self._number, self._deaf)))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._renew_now.wait(), AWAY_RENEW_S if self.fenced() else RENEW_S)
+            self._renew_now.clear()
 
     def _take(self, entry: Entry) -> None:
         """Take a lease, or the end of one."""
+        now = time.monotonic()
         if entry.deleted:
             self.sharing.left(entry.key)
-        elif entry.key != self.me:
-            self.sharing.heard(entry.key, time.monotonic())
+        elif (lease := _read(entry.value)) is None:
+            return
+        elif entry.key == self.me:
+            self._heard_own(lease, now)
+        elif lease.deaf and now > self._alike_until and not self._away:
+            self.sharing.left(entry.key)
         else:
-            self._heard_own(entry.value)
+            self.sharing.heard(entry.key, now)
         self._look_once()
 
-    def _heard_own(self, value: bytes) -> None:
-        try:
-            number = msgspec.json.decode(value, type=_Lease).number
-        except msgspec.MsgspecError:
-            return
-        while self._sent and self._sent[0][0] <= number:
+    def _heard_own(self, lease: _Lease, now: float) -> None:
+        if lease.deaf and self._deaf:  # so we are not any more
+            self._deaf = False
+            self._renew_now.set()
+        while self._sent and self._sent[0][0] <= lease.number:
             sent_number, sent_at = self._sent.popleft()
-            if sent_number == number:
-                self.sharing.heard_own(sent_at, time.monotonic())
+            if sent_number == lease.number:
+                self.sharing.heard_own(sent_at, now)
+
+    def _give_up(self) -> None:
+        """Give our lease up, for we hear nothing of it; what was sent before is void, for the others hear of both in this order."""
+        _log.warning("lease_given_up", f"nothing of our own lease was heard for {FENCE_S:g} s: the others are told to go on")
+        self._away = self._deaf = True
+        self._sent.clear()
+        self._renew_now.set()
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
+            self._look_for_own()
             self._look_once()
+
+    def _look_for_own(self) -> None:
+        """Give our lease up once it has not been heard for long enough: where only the way to us is cut, the others hear that."""
+        fenced = not self._away and self.sharing.fenced(time.monotonic())
+        self._unheard_looks = self._unheard_looks + 1 if fenced else 0
+        if self._unheard_looks >= SURE_LOOKS and self._link.stands:
+            self._give_up()
 
     def _look_once(self) -> None:
         now = time.monotonic()
@@ -211,6 +247,8 @@ class Members:
         if self.sharing.fenced(now):
             return
         self._away = False
+        if self.sharing.live:  # else this is the beginning
+            self._alike_until = now + LEASE_S
         if self.sharing.look(now):
             self._tell()
         self._lapsed()
@@ -219,3 +257,10 @@ class Members:
         live = self.sharing.live
         _log.info("members", f"{len(live)} registries share the catalogue: {', '.join(live)}", members=live)
         self._changed()
+
+
+def _read(value: bytes) -> _Lease | None:
+    try:
+        return msgspec.json.decode(value, type=_Lease)
+    except msgspec.MsgspecError:
+        return None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pillion_common.errors import InvalidInput
 from pillion_registry.catalog import Record
-from pillion_registry.store.nats_bucket import Entry
+from pillion_registry.store.nats_bucket import IDENTITY, Entry
 from pillion_registry.store.nats_wire import Gone, Kept, read, read_gone, record_of
 
 
@@ -70,6 +70,8 @@ class Mirror:
         """
         self.revision = max(self.revision, entry.seq)
         key = entry.key
+        if key == IDENTITY:
+            return None
         self.strange.pop(key, None)
         if entry.deleted:
             self.losers.pop(key, None)

@@ -12,7 +12,6 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from hashlib import blake2b
 
 from pillion_common.errors import Conflict, InvalidInput, PillionError, StorageFull, Unavailable
 from pillion_common.logs import EventLog
@@ -42,6 +41,7 @@ SURE = (2, 11, 0)  # whose servers agree on each compare-and-set; see docs/regis
 OLD = "nats-server before 2.11 may, in a cluster, keep a write that should have been refused: see that it is 2.11 or newer"
 CATALOG_BYTES, KNOWN_BYTES = 128 << 20, 64 << 20  # which the servers set aside
 
+
 _log = EventLog("store")
 
 
@@ -68,7 +68,7 @@ class NatsStore(Store):
         self._echoes = Echoes()
         self._tasks = Supervisor()
         self._writes: set[asyncio.Task[None]] = set()
-        self._created = ""  # when the bucket was made, as NATS has it
+        self._epoch = ""  # tells this bucket from one that is made anew under its name
         self._following: asyncio.Task[None] | None = None
         self._opened = self._closed = False
         self._lost: asyncio.Future[str]
@@ -94,7 +94,7 @@ class NatsStore(Store):
         ]
         self._unheard.clear()  # what they say is in here
         instances.sort(key=lambda one: one.record.generation)
-        return Stored(blake2b(self._created.encode(), digest_size=8).hexdigest(), self.mirror.revision, tuple(instances))
+        return Stored(self._epoch, self.mirror.revision, tuple(instances))
 
     def listen(self, listener: Callable[[News], None]) -> None:
         """Tell a listener all that has changed since `load`, and from now on. It must not raise."""
@@ -145,7 +145,7 @@ class NatsStore(Store):
     async def _open(self) -> None:
         info = await self._services.stream.made()
         await self.known.stream.made()
-        self._created = str(info.created)
+        self._epoch = await self._services.identity()
         if self.link.place.replicas > 1 and self.link.server_version() < SURE:
             _log.warning("old_nats", OLD)
         self._following = self._following or self._tasks.spawn("follower", self._run_follower())
@@ -379,8 +379,7 @@ class NatsStore(Store):
                     await self._tidy()
 
     async def _tidy(self) -> None:
-        info = await self._services.stream.made()
-        if str(info.created) != self._created:
+        if await self._services.identity(make=False) != self._epoch:
             self.lose("the catalogue's bucket is another one")
             return
         await self.known.stream.made()

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
@@ -16,13 +17,14 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from pillion_common.errors import StorageFull, Unavailable
 from pillion_common.nats_follower import Follower
 from pillion_common.nats_link import RETRY_AFTER_S, NatsLink
-from pillion_common.nats_stream import EXPECTED_OF_SUBJECT, MESSAGE_ID, Message, Stream
+from pillion_common.nats_stream import EXPECTED_OF_SUBJECT, MESSAGE_ID, Message, Overtaken, Stream
 
 DUPLICATES_S = 120.0
 OPERATION = "KV-Operation"
-SEND_S = 1.5  # for one try; a try is made again under the same name, so that it counts once
+SEND_S = 1.0  # for one try; a try is made again under the same name, so that it counts once
 RETRY_S = 0.2
 BATCH = 256
+IDENTITY = "=identity"  # no instance has such an id
 
 
 class Entry(NamedTuple):
@@ -125,7 +127,7 @@ class Bucket:
         return found.seq if found is not None else 0
 
     async def keys(self) -> list[str]:
-        """Return all keys, markers included.
+        """Return all keys, markers included; not the bucket's own.
 
         Raises:
             Unavailable: nobody answers.
@@ -139,7 +141,25 @@ class Bucket:
             subjects = told["state"].get("subjects") or {}
             keys += [_plain(subject.removeprefix(self._before)) for subject in subjects]
             if not subjects or len(keys) >= told.get("total", 0):
-                return keys
+                return [key for key in keys if key != IDENTITY]
+
+    async def identity(self, make: bool = True) -> str:
+        """Return what tells this bucket from one that is made anew under its name: a word that whoever came first has put there.
+
+        (When NATS says that a stream was made, its servers need not agree on.)
+
+        Args:
+            make: put one there if there is none; else that is told as an empty text.
+
+        Raises:
+            StorageFull, Unavailable.
+        """
+        while True:
+            entry = await self.get(IDENTITY)
+            if entry is not None or not make:
+                return entry.value.decode("ascii", "replace") if entry is not None else ""
+            with suppress(Overtaken):
+                await self.put(IDENTITY, secrets.token_hex(8).encode(), 0, 0.0)
 
     async def purge(self, key: str, upto: int) -> None:
         """Remove what a key has, if its revision is not higher than `upto`.
