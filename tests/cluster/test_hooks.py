@@ -1,7 +1,7 @@
 """What the app's preStop hook is worth: the same app with it, and with a hook of its own that waits for nothing, loses a pod under load.
 
-This is the teeth run of test_load.py. Without the hook the port closes about when the dependents know: requests under way may be lost, and so
-may those that come through the Service until kube-proxy has heard of it.
+This is the teeth run of test_load.py. Without the hook the port closes about when the dependents know: requests under way may be lost,
+and those that come through the Service until kube-proxy has heard of it.
 """
 
 from __future__ import annotations
