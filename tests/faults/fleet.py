@@ -153,8 +153,12 @@ class Fleet:
     def fill_disk(self, for_s: float, meanwhile: Callable[[], None]) -> bool:
         """Fill the log service's disk for a time; returns whether it said so, and then went on by itself."""
         self.disk.fill(self.log.pid)
-        meanwhile()
-        told = _until(lambda: not self.ready())
+
+        def refuses() -> bool:
+            meanwhile()  # its file ends in zeros, over which it writes on a full disk as well
+            return not self.ready()
+
+        told = _until(refuses)
         time.sleep(for_s)
         self.disk.clear(self.log.pid)
         return told and _until(self.ready)
