@@ -17,6 +17,7 @@ from programs import eventually
 from pillion_common.errors import Conflict, StorageFull, Unavailable
 from pillion_common.models import Registration, State
 from pillion_common.nats_link import parse_place
+from pillion_common.nats_stream import EXPECTED_OF_SUBJECT, MESSAGE_ID, Overtaken
 from pillion_registry.catalog import Record
 from pillion_registry.store import nats as nats_store
 from pillion_registry.store.base import Hand, Put, Remove, SetState, Stored
@@ -370,6 +371,10 @@ async def test_a_bucket_that_is_deleted_is_a_reason_to_start_anew(own_server: Na
 async def test_three_servers_outlive_their_leader(tmp_path: Path) -> None:
     with nats_servers(tmp_path, 3) as servers:
         async with stores(*servers, give_up_s=10.0) as [one, other]:
+            refused = {MESSAGE_ID: "x", EXPECTED_OF_SUBJECT: "99"}
+            for _ in range(2):  # sent again, some servers answer as if it had been kept
+                with pytest.raises(Overtaken):
+                    await one.store._services.stream.send(one.store._services._subject("x"), b"{}", refused, 2.0)
             await one.store.commit([put(record("a"))])
             info = await one.store.link.jetstream().stream_info(one.store._services.stream.name)
             assert info.cluster is not None

@@ -133,7 +133,7 @@ class _Suite:
     def _start(self) -> None:
         self._launcher.start(self._subject.words(self._mount, self._client.port))
         if not self._launcher.wait_up(self._client):
-            raise Died(f"does not start: {tail(self._launcher.log)}")
+            raise Died(f"ended with {self._launcher.status} at its start: {tail(self._launcher.log)}")
 
     def _look(self) -> None:
         try:

@@ -34,6 +34,13 @@ class Overtaken(Exception):
     """Another message was taken in first."""
 
 
+class Doubtful(Overtaken):
+    """The servers know its name and do not say where it is: it was refused before, or is under way.
+
+    A cluster of nats-server 2.10 notes the name of a message that it refuses for its condition: sent again, it is answered as a repeat.
+    """
+
+
 class NoAnswer(Unavailable):
     """Nothing came in time."""
 
@@ -123,7 +130,8 @@ class Stream:
             headers: MESSAGE_ID names the message: sent again, it is not kept again. EXPECTED and EXPECTED_OF_SUBJECT are conditions.
 
         Raises:
-            Overtaken: a condition does not hold. StorageFull: no room. Unavailable: it is not kept, or nobody knows.
+            Overtaken: a condition does not hold. Doubtful: so it was when this message was sent before, or it is under way.
+            StorageFull: no room. Unavailable: it is not kept, or nobody knows.
         """
         try:
             answer = await self._link.client.request(subject, payload, timeout=timeout_s, headers=headers)
@@ -135,6 +143,8 @@ class Stream:
                 raise APIError(**{key: error.get(key) for key in ("code", "description", "err_code")})
         except (nats.errors.Error, OSError, ValueError) as exc:
             raise refusal(exc) from exc
+        if int(told["seq"]) < 1:
+            raise Doubtful
         return int(told["seq"])
 
     async def message(self, seq: int) -> Message | None:

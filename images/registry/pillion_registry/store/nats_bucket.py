@@ -17,12 +17,13 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from pillion_common.errors import StorageFull, Unavailable
 from pillion_common.nats_follower import Follower
 from pillion_common.nats_link import RETRY_AFTER_S, NatsLink
-from pillion_common.nats_stream import EXPECTED_OF_SUBJECT, MESSAGE_ID, Message, Overtaken, Stream
+from pillion_common.nats_stream import EXPECTED_OF_SUBJECT, MESSAGE_ID, Doubtful, Message, Overtaken, Stream
 
 DUPLICATES_S = 120.0
 OPERATION = "KV-Operation"
 SEND_S = 1.0  # for one try; a try is made again under the same name, so that it counts once
 RETRY_S = 0.2
+MAX_DOUBTS = 3  # tries of what may be under way; then it was refused
 BATCH = 256
 IDENTITY = "=identity"  # no instance has such an id
 
@@ -82,9 +83,13 @@ class Bucket:
         if deletes:
             headers[OPERATION] = "DEL"
         ends = time.monotonic() + give_up_s
+        doubts = 0
         while True:
             try:
                 return await self._send(key, value, headers)
+            except Doubtful:
+                if (doubts := doubts + 1) > MAX_DOUBTS:
+                    raise
             except StorageFull:
                 raise
             except Unavailable:
