@@ -15,6 +15,7 @@ from pathlib import Path
 from choice import COMMANDS, make_subject
 from loop_disk import LoopDisk
 from processes import Client, Died, Launcher, free_port, tail
+from programs import stands_still
 from report import Report
 from subjects import ReadFailed, Refused, Subject
 
@@ -176,8 +177,7 @@ def _freeze(launcher: Launcher) -> None:
     """Stop a process, and wait until the last of its threads is out of the kernel."""
     launcher.signal(signal.SIGSTOP)
     deadline = time.monotonic() + STOPPED_S
-    tasks = Path(f"/proc/{launcher.pid}/task")
-    while any(task.read_text().rpartition(")")[2].split()[0] not in "TtXZ" for task in tasks.glob("*/stat")):
+    while not stands_still(launcher.pid):
         if time.monotonic() > deadline:
             raise Died("a thread does not stop")
         time.sleep(0.002)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import requests
-from programs import eventually
+from programs import eventually, stands_still
 
 START_S = 30.0
 # nats-py drops the connections of attempts that fail without closing them. For modules that use it: `pytestmark = DROPS_CONNECTIONS`.
@@ -78,6 +78,9 @@ class NatsServer:
         """Send a signal: SIGSTOP and SIGCONT pause it."""
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            pid = self._process.pid
+            eventually(lambda: stands_still(pid))
 
     def kill(self) -> None:
         """End it by kill -9, as a crash does."""

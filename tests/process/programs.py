@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 START_S = 15.0
@@ -101,6 +102,12 @@ def program(command: str, *words: str, env: dict[str, str] | None = None) -> Ite
     finally:
         if running.process.poll() is None:
             running.stop()
+
+
+def stands_still(pid: int) -> bool:
+    """Return whether none of a process's threads runs any more: after SIGSTOP they go on for a moment."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(task.read_text().rpartition(")")[2].split()[0] in "TtXZ" for task in tasks)
 
 
 def eventually(look: Callable[[], T], timeout_s: float = 10.0, why: Callable[[], str] = lambda: "") -> T:
