@@ -29,7 +29,8 @@ def early_ack() -> None:
 
     def early(append: Any, store: Any, runs: Any, done: Any) -> None:
         done(base.Appended(sum(run.length for run in runs), 0))
-        append(store, runs, lambda outcome: None)
+        loop = importlib.import_module("asyncio").get_running_loop()
+        loop.call_later(EARLY_S, append, store, runs, lambda outcome: None)  # so that a kill falls between, however fast the machine is
 
     _append_by(early)
 

@@ -311,7 +311,7 @@ def test_a_registration_is_warned_of_what_nobody_offers_and_once_in_the_log(case
         "Portald requires GradingServce, which nobody has registered; did you mean GradingService?",
         "Portald requires Db, which nobody has registered yet",
     ]
-    assert [one["required"] for one in case.running.events("requirement_missing")] == ["GradingServce", "Db"]
+    eventually(lambda: [one["required"] for one in case.running.events("requirement_missing")] == ["GradingServce", "Db"])
     shown = requests.get(case.running.url + "/services/Portald", timeout=5).json()["Services"][0]
     assert (shown["RequiredServices"], shown["Needs"]) == (["GradingServce", "Db", "Cache"], {"Cache": 0, "Db": 2})
     graph = requests.get(case.running.url + "/graph", timeout=5).json()
