@@ -267,7 +267,8 @@ class Catalog:
         if limit is None or instance.misses + 1 < limit:
             instance.misses += 1
             return None
-        return self.silent(instance, f"{reason} ({instance.misses + 1} times in a row)", now_s)
+        times = f" ({instance.misses + 1} times in a row)" if instance.misses else ""
+        return self.silent(instance, f"{reason}{times}", now_s)
 
     def silent(self, instance: Instance, reason: str, now_s: float) -> Transition | None:
         """Note the last time-out: the instance is down."""

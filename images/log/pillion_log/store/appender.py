@@ -4,7 +4,7 @@ A write that fails half way is cut back. After a failed sync the system may have
 the next time: so that file is never written, synced or trusted again. Its durable part stays readable; the same group, if it is sent again,
 is written anew to a new file and synced there before anybody is told that it is kept. Used by one thread.
 
-A file that grows ends in zeros, over which small groups are written: to sync a file whose length stays costs little more than half.
+A file that grows ends in zeros, over which small groups are written: a sync that lengthens no file costs little more than half.
 """
 
 from __future__ import annotations

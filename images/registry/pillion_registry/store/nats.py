@@ -41,7 +41,6 @@ SURE = (2, 11, 0)  # whose servers agree on each compare-and-set; see docs/regis
 OLD = "nats-server before 2.11 may, in a cluster, keep a write that should have been refused: see that it is 2.11 or newer"
 CATALOG_BYTES, KNOWN_BYTES = 128 << 20, 64 << 20  # which the servers set aside
 
-
 _log = EventLog("store")
 
 
