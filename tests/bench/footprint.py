@@ -28,21 +28,53 @@ LIVEZ = b"GET /livez HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
 
 
 async def pillion(scale: Scale) -> list[Row]:
-    with disk_folder() as folder, registry() as server, sidecar(server, folder, "Idle", NAME) as idle:
-        async with Crowd() as crowd:
+    rows = []
+    with disk_folder() as folder, registry() as server:
+        async with Crowd() as crowd, await asyncio.start_server(_hold, "127.0.0.1", 0) as app:
             await register(server.url, (crowd.registration(index, NAME) for index in range(PROVIDERS)))
-            for _ in range(100):
-                table = json.loads(await call("GET", f"{idle.addresses[1]}/providers"))["Providers"]
-                if len(table.get(NAME, ())) == PROVIDERS:
-                    break
-                await asyncio.sleep(0.05)
-            else:
-                raise RuntimeError("the sidecar was not told of its providers")
-            rows = await _idle("idle sidecar", idle.process.pid, scale)
+            features = _features(folder, app.sockets[0].getsockname()[1])
+            for workload, settings in (("idle sidecar", {}), ("idle sidecar, every feature", features)):
+                with sidecar(server, folder / workload, "Idle", NAME, **settings) as idle:
+                    await _told(idle)
+                    rows += await _idle(workload, idle.process.pid, scale)
         starts = [await asyncio.to_thread(_start, server, folder / f"start-{number}") for number in range(3 if scale.quick else 10)]
     rows.append(("start of a sidecar", "exec to answer, p50", "ms", 1000 * percentile(starts, 0.5)))
     rows.append(("start of a sidecar", "exec to answer, max", "ms", 1000 * max(starts)))
     return rows + _images()
+
+
+def _features(folder: Path, app_port: int) -> dict[str, str]:
+    """Return what switches on all that costs something: a check, waiting, files, DNS, and each way in for log lines."""
+    projected, app_logs = folder / "projected", folder / "logs"
+    projected.mkdir()
+    app_logs.mkdir()
+    (app_logs / "app.log").write_text("started\n")
+    return {
+        "PILLION_PORT": str(app_port),
+        "PILLION_CHECK": "tcp",
+        "PILLION_WAIT": "1",
+        "PILLION_ZONE": "here",
+        "PILLION_PROJECT_DIR": str(projected),
+        "PILLION_DNS": "127.0.0.1:0",
+        "PILLION_LOG_TO": "LogService",
+        "PILLION_LOG_FILES": f"{app_logs}/*.log",
+        "PILLION_SYSLOG": "127.0.0.1:0",
+    }
+
+
+async def _hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Be an app: hold a connection until the other side closes it."""
+    await reader.read()
+    writer.close()
+
+
+async def _told(idle: Program) -> None:
+    for _ in range(100):
+        table = json.loads(await call("GET", f"{idle.addresses[1]}/providers"))["Providers"]
+        if len(table.get(NAME, ())) == PROVIDERS:
+            return
+        await asyncio.sleep(0.05)
+    raise RuntimeError("the sidecar was not told of its providers")
 
 
 async def on_consul(scale: Scale) -> list[Row]:

@@ -64,9 +64,9 @@ def log_service(folder: Path) -> contextlib.AbstractContextManager[Program]:
     return _served("log", "--store", f"files:{folder}")
 
 
-def sidecar(registry: Program, folder: Path, name: str, requires: str = "") -> contextlib.AbstractContextManager[Program]:
-    """Run a sidecar without an app to check, on the servers' CPU."""
-    return _served("sidecar", env=sidecar_environment(registry, folder, name) | {"PILLION_REQUIRES": requires})
+def sidecar(registry: Program, folder: Path, name: str, requires: str = "", **settings: str) -> contextlib.AbstractContextManager[Program]:
+    """Run a sidecar on the servers' CPU: without an app to check, but for other settings."""
+    return _served("sidecar", env=sidecar_environment(registry, folder, name) | {"PILLION_REQUIRES": requires} | settings)
 
 
 def sidecar_environment(registry: Program, folder: Path, name: str, listen: int = 0, local: int = 0) -> dict[str, str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dnslib import QTYPE, RCODE, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
+from dnslib import EDNS0, QTYPE, RCODE, DNSError, DNSHeader, DNSLabel, DNSQuestion, DNSRecord, EDNSOption
 from hypothesis import given
 from hypothesis import strategies as st
 from zone_lab import zone
+
+from pillion_sidecar.dns.message import Edns, Malformed, read
 
 # What is no query.
 
@@ -116,3 +118,53 @@ def test_no_name_whatsoever_brings_it_down(text: str, kind: str) -> None:
     labels = tuple(label[:63] for label in text.encode("utf-8", "replace").split(b".") if label)
     query = DNSRecord(q=DNSQuestion(DNSLabel((*labels, b"pillion")), getattr(QTYPE, kind)))
     assert zone().answer(query.pack(), udp=True) is not None
+
+
+# What is a query, dnslib reads the same way.
+
+LABELS: Any = st.lists(st.binary(min_size=1, max_size=63).filter(bytes.isascii), max_size=6).filter(
+    lambda labels: sum(len(label) + 1 for label in labels) < 255
+)
+OPTIONS: Any = st.lists(st.builds(EDNSOption, st.integers(0, 65535), st.binary(max_size=20)), max_size=3)
+EDNS: Any = st.none() | st.builds(
+    lambda most, version, do, options: EDNS0(udp_len=most, version=version, flags="do" * do, opts=options),
+    st.integers(0, 65535),
+    st.integers(0, 255),
+    st.booleans(),
+    OPTIONS,
+)
+
+
+def as_dnslib_reads(query: bytes) -> tuple[Any, ...]:
+    asked = DNSRecord.parse(query)
+    options = [record for record in asked.ar if record.rtype == QTYPE.OPT]
+    edns = Edns(options[0].edns_len, options[0].edns_ver, bool(options[0].edns_do)) if options else None
+    return query[:2], bool(asked.header.rd), asked.q.qname.label, asked.q.qtype, asked.q.qclass, edns
+
+
+@given(LABELS, st.integers(0, 65535), st.integers(0, 65535), st.booleans(), EDNS)
+def test_a_query_is_read_as_it_was_written(labels: list[bytes], kind: int, net: int, wanted: bool, edns: Any) -> None:
+    made = DNSRecord(DNSHeader(id=4660, rd=wanted), q=DNSQuestion(DNSLabel(labels), kind, net))
+    if edns is not None:
+        made.add_ar(edns)
+    query = bytes(made.pack())
+    found = read(query)
+    assert found == (b"\x12\x34", wanted, tuple(labels), kind, net, found.edns)
+    assert found == as_dnslib_reads(query)
+    assert (found.edns is None) == (edns is None)
+
+
+@given(QUERIES)
+def test_whatever_is_read_dnslib_reads_the_same_way(query: bytes) -> None:
+    if len(query) < 12:
+        return
+    try:
+        found = read(query)
+    except Malformed:
+        return
+    try:
+        expected = as_dnslib_reads(query)
+    except (DNSError, ValueError):  # an option or a record's data, neither of which is looked at
+        assert query[11]
+        return
+    assert found == expected

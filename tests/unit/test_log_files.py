@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -93,6 +94,39 @@ def test_a_line_without_an_end_waits_for_it(bench: Bench) -> None:
     bench.write("o\nthree\n")
     bench.turn()
     assert bench.messages() == ["one", "two", "three"]
+
+
+async def test_the_last_words_are_taken_in_at_the_end(bench: Bench) -> None:
+    bench.write("one\n")
+    running = asyncio.create_task(bench.source.run())
+    await asyncio.sleep(0.01)
+    assert bench.messages() == ["one"]
+    bench.write("Traceback (most recent call last):\n  File x\nKeyError: 3\nbye")
+    bench.write("first and last\n", bench.logs / "other.log")
+    running.cancel()
+    await asyncio.wait((running,))
+    assert running.cancelled()
+    assert sorted(bench.messages()) == ["Traceback (most recent call last):\n  File x\nKeyError: 3", "bye", "first and last", "one"]
+
+
+async def test_files_that_are_silent_wake_nobody_up_five_times_a_second(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        if seconds:
+            pauses.append(seconds)
+            bench.now += seconds
+            if len(pauses) == 60:
+                bench.write("awake\n")
+            if len(pauses) == 64:
+                raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    bench.write("one\n")
+    with pytest.raises(asyncio.CancelledError):
+        await bench.source.run()
+    assert pauses == [0.2] * 50 + [1.0] * 10 + [0.2] * 4
+    assert bench.messages() == ["one", "awake"]
 
 
 def test_a_file_that_is_renamed_is_read_to_its_end_and_its_successor_from_the_beginning(bench: Bench) -> None:

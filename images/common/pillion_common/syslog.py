@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 MAX_PRI = 191  # facility 23, severity 7 (RFC 5424, 6.2.1)
 DEFAULT_PRI = 13  # user.notice: for what has none (RFC 3164, 4.3.3)
@@ -138,6 +140,8 @@ def _read_time(rest: bytes, now_s: float, offset_s: float) -> tuple[str, int]:
         return (time, found.end()) if time else ("", 0)
     if not (found := _BSD.match(rest)):
         return "", 0
+    from datetime import UTC, datetime, timedelta  # an idle sidecar does without
+
     month, day, year, hour, minute, second, fraction, year_after = found.groups()
     micros = round(float(fraction or 0) * 1_000_000) % 1_000_000
     given = year or year_after
@@ -159,6 +163,8 @@ def canonical_time(text: str) -> str | None:
     """Return an RFC 3339 time, as RFC 5424 (6.2.3) has it, in UTC with milliseconds or microseconds; None if it is no such time."""
     if not _ISO.fullmatch(text):
         return None
+    from datetime import UTC, datetime
+
     try:
         return _written(datetime.fromisoformat(text).astimezone(UTC))
     except (ValueError, OverflowError):

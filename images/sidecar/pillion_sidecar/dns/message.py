@@ -1,15 +1,14 @@
-"""DNS messages (RFC 1035, RFC 6891): reads queries, with dnslib, and writes answers. Pure.
+"""DNS messages (RFC 1035, RFC 6891): reads queries and writes answers. Pure.
 
-Records are written here and not by dnslib, which takes half a millisecond for twenty of them: every answer's owner is the question, so a
-record is a pointer to it and a few fixed fields.
+No library does it, for that would cost each app a megabyte (docs/adr/0018): a query is one name and perhaps EDNS, and every answer's owner
+is the question, so a record is a pointer to it and a few fixed fields. The tests hold both to what dnslib reads.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
-
-from dnslib import DNSError, DNSRecord
 
 A, SOA, AAAA, SRV, OPT, IXFR, AXFR, ANY = 1, 6, 28, 33, 41, 251, 252, 255
 IN, ANY_CLASS = 1, 255
@@ -21,11 +20,17 @@ HEADER_BYTES = 12
 MAX_QUERY_BYTES = 512  # one name, at most 255 bytes, and a few options
 MAX_ADDITIONAL = 2  # EDNS and a signature
 MAX_NAME_BYTES = 255
+MAX_LABEL_BYTES = 63
+POINTER = 0xC0  # a name goes on elsewhere in the message: two bytes, the end of what is here
 PLAIN_BYTES = 512  # what any client takes over UDP
 MOST_UDP_BYTES = 1232  # more may be cut into fragments on its way (DNS flag day 2020)
 MOST_TCP_BYTES = 65535
 
 THE_QUESTION = b"\xc0\x0c"  # a pointer to the name at byte 12
+
+_COUNTS = struct.Struct("!4H")  # of questions, answers, authority records, additional records
+_KIND_AND_NET = struct.Struct("!2H")
+_RECORD = struct.Struct("!HHIH")  # behind its owner: type, class, TTL, length of what follows
 
 _TTL = TTL_S.to_bytes(4, "big")
 
@@ -54,24 +59,61 @@ class Query(NamedTuple):
 
 
 def read(query: bytes) -> Query:
-    """Read a query: at least a header, with QR 0 and opcode 0.
+    """Read a query: at least a header, with QR 0 and opcode 0. What comes after what the header counts is not looked at.
 
     Raises:
         Malformed: it is not one question, and nothing else.
     """
-    counts = [int.from_bytes(query[at : at + 2], "big") for at in (4, 6, 8, 10)]
-    if len(query) > MAX_QUERY_BYTES or counts[:3] != [1, 0, 0] or counts[3] > MAX_ADDITIONAL:
+    *others, additional = _COUNTS.unpack_from(query, 4)
+    if len(query) > MAX_QUERY_BYTES or others != [1, 0, 0] or additional > MAX_ADDITIONAL:
         raise Malformed
     try:
-        asked = DNSRecord.parse(query)
-    except DNSError as exc:
+        labels, at = _name_at(query, HEADER_BYTES)
+        kind, net = _KIND_AND_NET.unpack_from(query, at)
+        edns = _edns_at(query, at + _KIND_AND_NET.size, additional)
+    except (IndexError, struct.error) as exc:
         raise Malformed from exc
-    labels = asked.q.qname.label
-    options = [record for record in asked.ar if record.rtype == OPT]
-    if not _is_name(labels) or len(options) > 1 or any(option.rname.label for option in options):
+    return Query(query[:2], bool(query[2] & 1), labels, kind, net, edns)
+
+
+def _name_at(query: bytes, at: int) -> tuple[tuple[bytes, ...], int]:
+    """Return the labels of a question's name, and where it ends. It has no pointer: there is no name before it."""
+    labels = []
+    while length := query[at]:
+        label = query[at + 1 : at + 1 + length]
+        if length > MAX_LABEL_BYTES or len(label) < length or not label.isascii():
+            raise Malformed
+        labels.append(label)
+        at += 1 + length
+    if not _is_name(labels):
         raise Malformed
-    edns = Edns(options[0].edns_len, options[0].edns_ver, bool(options[0].edns_do)) if options else None
-    return Query(query[:2], bool(asked.header.rd), labels, asked.q.qtype, asked.q.qclass, edns)
+    return tuple(labels), at + 1
+
+
+def _edns_at(query: bytes, at: int, count: int) -> Edns | None:
+    """Return what the EDNS record says, the one among `count` additional records at most."""
+    edns = None
+    for _ in range(count):
+        owner = at
+        at = _after_name(query, at)
+        kind, most_bytes, flags, length = _RECORD.unpack_from(query, at)
+        at += _RECORD.size + length
+        if at > len(query) or (kind == OPT and (edns is not None or query[owner])):
+            raise Malformed
+        if kind == OPT:
+            edns = Edns(most_bytes, flags >> 16 & 0xFF, bool(flags & 0x8000))
+    return edns
+
+
+def _after_name(query: bytes, at: int) -> int:
+    """Return where a name ends, wherever it goes on."""
+    while length := query[at]:
+        if length >= POINTER:
+            return at + 2
+        if length > MAX_LABEL_BYTES:
+            raise Malformed
+        at += 1 + length
+    return at + 1
 
 
 def name(text: str) -> bytes | None:
@@ -141,4 +183,4 @@ def _wire(labels: Sequence[bytes]) -> bytes:
 
 
 def _is_name(labels: Sequence[bytes]) -> bool:
-    return all(len(label) < 64 for label in labels) and sum(len(label) + 1 for label in labels) < MAX_NAME_BYTES
+    return all(len(label) <= MAX_LABEL_BYTES for label in labels) and sum(len(label) + 1 for label in labels) < MAX_NAME_BYTES

@@ -1,6 +1,6 @@
 """The DNS server: one address, UDP and TCP on the same port. What it answers is the zone's (dns_zone.py).
 
-Loaded only when PILLION_DNS is set: dnslib costs a megabyte.
+Loaded only when PILLION_DNS is set.
 """
 
 from __future__ import annotations

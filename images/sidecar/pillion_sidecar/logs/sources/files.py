@@ -21,7 +21,8 @@ from pillion_sidecar.logs.sources.tail import Position, Tail, key_of, parse_posi
 _log = EventLog("files")
 
 POLL_S = 0.2
-LOOK_S = 1.0  # between two looks at which files there are
+LOOK_S = 1.0  # between two looks at which files there are, and at files that are silent
+SILENT_S = 10.0  # after which all of them are; waking up five times a second costs more than all else that an idle sidecar does
 FLUSH_S = 1.0  # after which a trace is taken as whole
 GONE_S = 5.0  # a file that was moved away or removed is read for so long after the last new bytes
 PIECES = 8  # of one file at one turn
@@ -52,9 +53,10 @@ class FileSource:
         self._waiting: list[tuple[Tail, list[Placed]]] = []  # entries that the disk did not take yet
         self._warned: set[str] = set()
         self._first = True
+        self._fresh_at = now()  # when something new was read last, of any file
 
     async def run(self) -> None:
-        """Follow them, for ever."""
+        """Follow them until cancelled; then what has been written by then is taken in as well."""
         looked_at = float("-inf")
         try:
             while True:
@@ -64,7 +66,10 @@ class FileSource:
                 for tail in list(self._tails.values()):
                     self.read(tail)
                     await asyncio.sleep(0)
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(POLL_S if self._now() - self._fresh_at < SILENT_S else LOOK_S)
+        except asyncio.CancelledError:
+            self._read_last()
+            raise
         finally:
             self.close()
 
@@ -96,7 +101,7 @@ class FileSource:
                 _log.warn_seldom("file_unreadable", f"{tail.path} cannot be read: {exc.strerror}")
                 return
             if placed or unread:
-                tail.fresh_at = self._now()
+                tail.fresh_at = self._fresh_at = self._now()
             elif tail.holds and self._now() - tail.fresh_at >= FLUSH_S:
                 placed = tail.flush()
             self._keep(tail, placed)
@@ -108,6 +113,14 @@ class FileSource:
         for tail in self._tails.values():
             tail.close()
         self._tails.clear()
+
+    def _read_last(self) -> None:
+        """Take in the app's last words, a line without an end too."""
+        self.look()
+        for tail in self._tails.values():
+            self.read(tail)
+            if not tail.unread:
+                self._keep(tail, tail.end())
 
     def _keep(self, tail: Tail, placed: list[Placed]) -> None:
         if placed:
