@@ -127,7 +127,9 @@ class Scene:
                 await asyncio.sleep(LOOK_S)
             if shown != up:
                 odd = sorted(shown ^ up)
-                self.report.fault(f"{part}: {replica.name} shows {len(odd)} providers as they are not, among them {odd[0]}")
+                said = "; ".join([f"{one.name}: {await one.said_of(odd[0])}" for one in self.trio.replicas])
+                found = f"shows {len(odd)} providers as they are not, among them {odd[0]}, which is {'up' if odd[0] in up else 'not up'}"
+                self.report.fault(f"{part}: {replica.name} {found}; {said}")
         self.tell(part)
         self.churn.go_on()
 

@@ -66,6 +66,13 @@ class Replica:
             raise Died(f"{self.name} answered {status} to a list: {body.decode()[:300]}")
         return {one["ServiceURL"] for one in json.loads(body)["Services"]}
 
+    async def said_of(self, url: str) -> str:
+        """Return all that it says of a ServiceURL, and the revision that it has come to."""
+        _, body = await ask(self.url, "GET", "/services")
+        said = json.loads(body)
+        found = [{key: value for key, value in one.items() if value} for one in said["Services"] if one["ServiceURL"] == url]
+        return f"revision {said['Revision']} {json.dumps(found)}"
+
     def kill(self) -> None:
         """kill -9."""
         self.member.kill()

@@ -17,18 +17,19 @@ from pillion_registry.shared_registry import SharedRegistry
     [
         (None, State.UP, ["i1"]),  # something else came first
         (None, State.DOWN, []),  # it has become so
-        (StorageFull("no room"), State.UP, []),  # asked again at once, it would go on as fast as NATS refuses
+        (StorageFull("no room"), State.UP, []),  # see proposals.py
     ],
 )
 def test_one_is_looked_at_again_only_where_something_else_came_first(fault: PillionError | None, state: State, checks: list[str]) -> None:
     checked: list[str] = []
+    ended: list[object] = []
     it = SimpleNamespace(
         keeping=SimpleNamespace(note=lambda _: None),
         prober=SimpleNamespace(check_soon=checked.append),
-        _proposed={"i1": State.DOWN},
+        _proposals=SimpleNamespace(end=lambda *told: ended.append(told)),
         _catalog={"i1": SimpleNamespace(state=state)},
         _own={"i1"},
     )
     SharedRegistry._settled(cast(Any, it), "i1", State.DOWN, fault)
     assert checked == checks
-    assert it._proposed == {}
+    assert ended == [("i1", State.DOWN, fault)]

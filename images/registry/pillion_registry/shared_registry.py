@@ -23,6 +23,7 @@ from pillion_registry.events import Event
 from pillion_registry.handover import Handover
 from pillion_registry.members import Members
 from pillion_registry.notifier import Notifier, Standing
+from pillion_registry.proposals import Proposals
 from pillion_registry.questions import (
     CHECK,
     STANDINGS,
@@ -73,7 +74,7 @@ class SharedRegistry(Registry):
         )
         self._mine = self.members.sharing.mine
         self._own = self.members.sharing.owned
-        self._proposed: dict[str, State] = {}  # the newest change of each instance that a check asks for and that is on its way
+        self._proposals = Proposals(lambda ids: self.prober.hasten(ids), lambda: self.store_fault() is None)
         self._hand: Hand | None = None  # somebody's, for whom a change is being proposed
         self._asked: SetState | None = None
         self._shared = SharedCatalog(settings.max_instances, self._mine, self._propose)
@@ -95,6 +96,7 @@ class SharedRegistry(Registry):
         """Take our leave, so that the others go on at once."""
         await self.members.leave()
         await super().stop()
+        self._proposals.close()
 
     def store_fault(self) -> str | None:
         """Return why nothing can be kept or told from here now."""
@@ -141,18 +143,15 @@ class SharedRegistry(Registry):
         change = SetState(record.instance_id, record.generation, state, reason, since_s, 0, self._hand or NOBODY, hidden_until_s, seen)
         if self._hand is not None:
             self._asked = change
-        elif self._proposed.get(record.instance_id) is not state and not self.members.fenced():
-            self._proposed[record.instance_id] = state
+        elif self._proposals.begin(record.instance_id, state):
             self._store.submit((change._replace(firm=False),), partial(self._settled, record.instance_id, state))
 
     def _settled(self, instance_id: str, state: State, fault: PillionError | None) -> None:
         self.keeping.note(fault)
-        if self._proposed.get(instance_id) is state:
-            del self._proposed[instance_id]
+        self._proposals.end(instance_id, state, fault)
         instance = self._catalog.get(instance_id)
-        # Without a fault something else came first: look again. With one, its next turn will do; NATS may refuse very fast.
         if fault is None and instance is not None and instance.state is not state and instance_id in self._own:
-            self.prober.check_soon(instance_id)
+            self.prober.check_soon(instance_id)  # something else came first
 
     async def _by_hand(self, instance_id: str, hand: Hand, change: Callable[[Instance], Transition | None]) -> None:
         for left in reversed(range(TRIES)):
@@ -289,6 +288,7 @@ class SharedRegistry(Registry):
     def _lose(self, instance_id: str, to_another: bool = False) -> None:
         if instance_id in self._own:
             self._own.discard(instance_id)
+            self._proposals.forget(instance_id)
             if to_another:
                 self.notifier.retire(instance_id, partial(self.handover.drop, instance_id))
             else:
