@@ -11,6 +11,7 @@ import pytest
 from pillion_common.errors import Unavailable
 from pillion_common.models import Patch, ProviderEntry
 from pillion_common.nats_stream import Overtaken
+from pillion_registry import handover
 from pillion_registry.dependent import Delivery, Dependent, Knowledge
 from pillion_registry.handover import Handover
 from pillion_registry.provider_set import ProviderSet
@@ -29,6 +30,7 @@ class FakeBucket:
         self.seq = 0
         self.fails = False
         self.before = lambda: None
+        self.most = self.under_way = 0
 
     async def get(self, key: str) -> Entry | None:
         await asyncio.sleep(0)
@@ -37,7 +39,10 @@ class FakeBucket:
         return self.entries.get(key)
 
     async def put(self, key: str, value: bytes, expected: int, give_up_s: float, deletes: bool = False) -> int:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
         await asyncio.sleep(0)
+        self.under_way -= 1
         self.before()
         if self.fails:
             raise Unavailable("NATS does not answer")
@@ -199,3 +204,14 @@ async def test_while_nothing_can_be_kept_nothing_may_be_sent_and_it_stays_whose_
     assert await lab.one.telling(dependent(), delivery((X,)))
     lab.one.drop("i1")
     assert not await lab.one.told(dependent(X), known(X))
+
+
+async def test_hundreds_that_are_taken_over_leave_room_for_what_is_kept_before_a_patch(lab: Lab) -> None:
+    await lab.one.take("i1", 1)
+    taking = asyncio.gather(*(lab.one.take(f"j{number}", 1) for number in range(300)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert await lab.one.telling(dependent(), delivery((X,)))
+    assert not taking.done()
+    await taking
+    assert handover.TAKES_AT_ONCE <= lab.bucket.most <= handover.TAKES_AT_ONCE + 1

@@ -18,12 +18,13 @@ from pillion_common.models import ProviderEntry
 from pillion_common.nats_stream import Overtaken
 from pillion_registry.dependent import Delivery, Dependent
 from pillion_registry.store.base import Known
-from pillion_registry.store.nats_bucket import Bucket
+from pillion_registry.store.nats_bucket import Bucket, Entry
 from pillion_registry.store.nats_wire import Told, read_told, write
 
 KEEP_S = 4.0  # a write waits so long for NATS
 TRIES = 8
 DOUBT_LOOK_S = 0.1
+TAKES_AT_ONCE = 32  # what is kept before a patch must not wait behind hundreds that are being taken over
 
 _log = EventLog("handover")
 
@@ -50,6 +51,7 @@ class Handover:
         self._lives = lives
         self._answered_s = answered_s
         self._held: dict[str, _Held] = {}
+        self._takes = asyncio.Semaphore(TAKES_AT_ONCE)
 
     async def take(self, instance_id: str, generation: int) -> tuple[Known, tuple[ProviderEntry, ...]]:
         """Take a dependent over; returns what it knows, and what it may know besides.
@@ -59,15 +61,14 @@ class Handover:
         """
         patience_ends = time.monotonic() + self._answered_s
         for _ in range(TRIES):
-            entry = await self._bucket.get(instance_id)
-            told = _told(entry.value if entry is not None and not entry.deleted else b"", generation)
-            if told.doubts and self._answers(told.member) and time.monotonic() < patience_ends:
-                told = await self._wait(instance_id, generation, patience_ends)  # the answer to its patch may just come
-                entry = await self._bucket.get(instance_id)
-                told = _told(entry.value if entry is not None and not entry.deleted else b"", generation)
+            entry, told = await self._look(instance_id, generation)
+            while told.doubts and self._answers(told.member) and time.monotonic() < patience_ends:
+                await asyncio.sleep(DOUBT_LOOK_S)  # the answer to its patch may just come
+                entry, told = await self._look(instance_id, generation)
             mine = Told(generation, told.known, told.doubts, self._me)
             try:
-                revision = await self._bucket.put(instance_id, write(mine), entry.seq if entry else 0, KEEP_S)
+                async with self._takes:
+                    revision = await self._bucket.put(instance_id, write(mine), entry.seq if entry else 0, KEEP_S)
             except Overtaken:
                 continue
             self._held[instance_id] = _Held(generation, revision, told.doubts)
@@ -92,13 +93,11 @@ class Handover:
         held = self._held.get(dependent.instance_id)
         return held is not None and held.generation == dependent.generation
 
-    async def _wait(self, instance_id: str, generation: int, ends: float) -> Told:
-        while True:
-            await asyncio.sleep(DOUBT_LOOK_S)
+    async def _look(self, instance_id: str, generation: int) -> tuple[Entry | None, Told]:
+        """Return what is kept of a dependent, and what that says."""
+        async with self._takes:
             entry = await self._bucket.get(instance_id)
-            told = _told(entry.value if entry is not None and not entry.deleted else b"", generation)
-            if not told.doubts or not self._answers(told.member) or time.monotonic() > ends:
-                return told
+        return entry, _told(entry.value if entry is not None and not entry.deleted else b"", generation)
 
     def _answers(self, member: str) -> bool:
         """Return whether a patch of a member may still be under way: our own as well, where we take a dependent anew."""
