@@ -76,6 +76,8 @@ class Churn:
             await self._running.wait()
             due = max(due + self._every_s, time.monotonic() - 10 * self._every_s)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if not self._running.is_set():
+                continue  # paused meanwhile
             free = [one for one in self._providers if not one.busy and self._truth.settled(one.url)]
             if not free or len(self._tasks) >= MOST_AT_ONCE:
                 self.skipped += 1
