@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from zlib import crc32
 
 import pytest
 
-from pillion_log.store import recovery
+from pillion_log.store import checks, recovery
 from pillion_log.store.base import CHECK
 from pillion_log.store.checks import check_line, find_groups
 from pillion_log.store.folder import Folder
@@ -74,6 +77,38 @@ def test_zeros_at_the_end_are_cut_off_without_a_word(tmp_path: Path, lines: byte
     assert read(opened(tmp_path)).count(b"\n") == lines.count(b"\n") - bool(lines)
     assert (path.read_bytes() if path.exists() else b"") == lines
     assert events(caplog, "torn_tail") == []
+
+
+def test_a_file_that_fills_its_last_page_is_not_read_beyond_its_end(tmp_path: Path) -> None:
+    """What lies behind it may be mapped or not: here it is not, so that one byte too many ends the process."""
+    paths = [tmp_path / str(shift) for shift in range(10)]  # as far as a search steps
+    for shift, path in enumerate(paths):
+        lines = b"x" * shift + b"\n" + group("a", "b")
+        path.write_bytes(lines + bytes(16_384 - len(lines)))
+    code = """
+import mmap, sys
+from pillion_log.store.checks import find_groups
+for path in sys.argv[1:]:
+    with open(path, "rb") as file:
+        maps = [mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) for _ in range(8)]  # side by side
+    for other in maps[::2]:
+        other.close()
+    print({len(find_groups(one).ends) for one in maps[1::2]})
+"""
+    plain, words = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, [sys.executable, "-c", code, *map(str, paths)]
+    done = subprocess.run(words, env=plain, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["{1}"] * 10), done.stderr
+
+
+@pytest.mark.parametrize("size", [200, 64, len(CHECK), 1])
+def test_groups_are_found_wherever_a_window_ends(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "WINDOW_BYTES", size)
+    data = group("a") + b"damage\n" + group("b", "c") + group("d")
+    found = find_groups(data)
+    first = len(group("a"))
+    assert found.ends == [first, len(data) - len(group("d")), len(data)]
+    assert found.damaged == [(first, first + 7)]
+    assert found.whole == len(data)
 
 
 def test_segment_of_nothing_but_a_torn_tail_holds_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 from zlib import crc32
 
@@ -17,6 +18,7 @@ from pillion_log.store.base import CHECK
 
 MAX_LINE_BYTES = 64
 SMALL_BYTES = 64 * 1024
+WINDOW_BYTES = 1024 * 1024
 STEP_BYTES = 5 * 1024  # zlib keeps the interpreter for as much
 _NEWLINE = 10
 
@@ -47,9 +49,8 @@ def find_groups(data: bytes | mmap.mmap) -> Found:
     ends: list[int] = []
     damaged = []
     whole = 0
-    at = -1
     with memoryview(data) as view:
-        while (at := data.find(CHECK, at + 1)) >= 0:
+        for at in _places(data):
             if at and data[at - 1] != _NEWLINE:
                 continue
             match = _LINE.match(data[at : at + MAX_LINE_BYTES])
@@ -61,3 +62,16 @@ def find_groups(data: bytes | mmap.mmap) -> Found:
             whole = at + match.end()
             ends.append(whole)
     return Found(ends, damaged, whole)
+
+
+def _places(data: bytes | mmap.mmap) -> Iterator[int]:
+    """Yield where there may be a checksum line.
+
+    A mapped file is not searched itself: Python 3.11 before its later patches reads the byte behind it, which kills the process where
+    the file fills its last page and nothing is mapped there (CPython's gh-105235).
+    """
+    for begin in range(0, len(data), WINDOW_BYTES):
+        window = data[begin : begin + WINDOW_BYTES + len(CHECK) - 1]
+        at = -1
+        while (at := window.find(CHECK, at + 1)) >= 0:
+            yield begin + at
