@@ -91,3 +91,19 @@ def test_a_mark_that_cannot_be_written_only_costs_repeats(tmp_path: Path) -> Non
         assert messages(spool) == ["b"]
     with closing(Spool(tmp_path / "spool", MAX)) as again:
         assert messages(again) == ["a", "b"]
+
+
+def test_a_segment_is_on_the_disk_before_the_name_of_the_next_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut between would leave a name that tells of lines before it, which were never answered, as lost."""
+    synced: list[tuple[int, int]] = []
+    sync = os.fdatasync
+
+    def seen(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_size, len(list((tmp_path / "spool").glob("*.ndjson")))))
+        sync(descriptor)
+
+    with closing(Spool(tmp_path / "spool", MAX, segment_bytes=200, durable=True)) as spool:
+        monkeypatch.setattr(os, "fdatasync", seen)
+        keep(spool, "a" * 300, "b" * 300, "c")
+        assert [segments for _, segments in synced] == [1, 2]
+        assert all(size > 300 for size, _ in synced)

@@ -257,6 +257,8 @@ class Spool:
 
     def _open_segment(self) -> Segment:
         """Begin a segment; all positions stand at its head, so that those before it can go."""
+        if self._durable and self._file is not None:
+            os.fdatasync(self._file.fileno())  # the new one's name says that all before it came: it must not be on the disk first
         path = self._named(files.segment_name(self._generation, self._next_seq))
         file = FileIO(path, "ab")
         head = files.mark_line(self.positions, 0) if self.positions else b""
@@ -265,8 +267,6 @@ class Spool:
             files.write_whole(file.fileno(), head, 0)
             if self._durable:
                 files.sync_folder(self._folder)
-                if self._file is not None:
-                    os.fdatasync(self._file.fileno())
         except OSError:
             file.close()
             raise
