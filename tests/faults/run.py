@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -140,9 +141,13 @@ def main() -> int:
 
 
 def _one(suite: Suite) -> Report:
-    with tempfile.TemporaryDirectory(prefix="pillion-faults-") as folder:
-        report = suite(Path(folder))
+    folder = Path(tempfile.mkdtemp(prefix="pillion-faults-"))
+    report = suite(folder)
     print(report, flush=True)
+    if report.good:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        print(f"  what was left behind: {folder}", flush=True)
     return report
 
 
