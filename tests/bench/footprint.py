@@ -33,10 +33,12 @@ async def pillion(scale: Scale) -> list[Row]:
         async with Crowd() as crowd, await asyncio.start_server(_hold, "127.0.0.1", 0) as app:
             await register(server.url, (crowd.registration(index, NAME) for index in range(PROVIDERS)))
             features = _features(folder, app.sockets[0].getsockname()[1])
-            for workload, settings in (("idle sidecar", {}), ("idle sidecar, every feature", features)):
-                with sidecar(server, folder / workload, "Idle", NAME, **settings) as idle:
-                    await _told(idle)
-                    rows += await _idle(workload, idle.process.pid, scale)
+            lines = features | _lines(folder)
+            for workload, settings in (("idle sidecar", {}), ("idle, every feature", features), ("idle, and all for lines", lines)):
+                for measured in (False, True):  # once before, so that its bytecode is there, as it is in its image
+                    with sidecar(server, folder / workload, "Idle", NAME, **settings) as idle:
+                        await _told(idle)
+                        rows += await _idle(workload, idle.process.pid, scale) if measured else []
         starts = [await asyncio.to_thread(_start, server, folder / f"start-{number}") for number in range(3 if scale.quick else 10)]
     rows.append(("start of a sidecar", "exec to answer, p50", "ms", 1000 * percentile(starts, 0.5)))
     rows.append(("start of a sidecar", "exec to answer, max", "ms", 1000 * max(starts)))
@@ -44,11 +46,9 @@ async def pillion(scale: Scale) -> list[Row]:
 
 
 def _features(folder: Path, app_port: int) -> dict[str, str]:
-    """Return what switches on all that costs something: a check, waiting, files, DNS, and each way in for log lines."""
-    projected, app_logs = folder / "projected", folder / "logs"
+    """Return what switches on all that costs something between app and registry: a check, waiting, files, DNS."""
+    projected = folder / "projected"
     projected.mkdir()
-    app_logs.mkdir()
-    (app_logs / "app.log").write_text("started\n")
     return {
         "PILLION_PORT": str(app_port),
         "PILLION_CHECK": "tcp",
@@ -56,10 +56,15 @@ def _features(folder: Path, app_port: int) -> dict[str, str]:
         "PILLION_ZONE": "here",
         "PILLION_PROJECT_DIR": str(projected),
         "PILLION_DNS": "127.0.0.1:0",
-        "PILLION_LOG_TO": "LogService",
-        "PILLION_LOG_FILES": f"{app_logs}/*.log",
-        "PILLION_SYSLOG": "127.0.0.1:0",
     }
+
+
+def _lines(folder: Path) -> dict[str, str]:
+    """Return what switches on each way in for log lines."""
+    logs = folder / "logs"
+    logs.mkdir()
+    (logs / "app.log").write_text("started\n")
+    return {"PILLION_LOG_TO": "LogService", "PILLION_LOG_FILES": f"{logs}/*.log", "PILLION_SYSLOG": "127.0.0.1:0"}
 
 
 async def _hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
