@@ -134,7 +134,7 @@ SABOTAGES: dict[str, Callable[[], None]] = {
 
 # What the programs import when they need it: their own files are then the only ones they open.
 _LAZY = {
-    "log": ["pillion_log.store.files", "argparse", "bz2", "lzma", "shutil", "tornado.platform.asyncio"],
+    "log": ["pillion_log.store.files", "argparse", "bz2", "lzma", "re2", "shutil", "tornado.platform.asyncio"],
     "registry": ["pillion_registry.store.sqlite", "argparse", "bz2", "lzma", "shutil", "tornado.platform.asyncio"],
     "sidecar": ["argparse", "shutil"],
 }

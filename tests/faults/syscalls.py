@@ -201,7 +201,7 @@ class _Suite:
 
     def _newest(self) -> tuple[Path, int]:
         """Return the file that grows, and where its end is, or the zeros begin that are to be written over."""
-        newest = max(self._folder.glob("*.log"), default=self._folder)
+        newest = max(self._folder.glob("[0-9]*.log"), default=self._folder)  # current.log is not the store
         return newest, 0 if newest == self._folder else len(newest.read_bytes().rstrip(b"\0"))
 
     def _tear(self, where: str) -> None:
