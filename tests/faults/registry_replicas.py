@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cable import BACK, BOTH, THERE
+from cable import BACK, BOTH, THERE, leave_network
 from churn import Churn, Provider
 from failover import FailOver
 from players import Dependent
@@ -167,6 +167,8 @@ class Scene:
 
 def run(plan: Plan, folder: Path) -> Report:
     """Play a plan."""
+    if plan.what == "network":
+        leave_network()
     return asyncio.run(_play(plan, folder))
 
 

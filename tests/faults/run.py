@@ -106,7 +106,7 @@ def lacking(name: str, quick: bool = False) -> str:
         with tempfile.TemporaryDirectory(prefix="pillion-faults-") as scratch:
             if why := cannot_mount(Path(scratch)):
                 return why
-    if name in ("guard", "teeth", "all") and (why := cannot_wire()):
+    if (name in ("guard", "teeth", "all") or (name == "replicas" and not quick)) and (why := cannot_wire()):
         return why
     # Only the clock that jumps needs it, which neither the short version nor the teeth have.
     if name in ("guard", "all") and not quick and not guarded.FAKETIME.exists():
