@@ -14,6 +14,7 @@ import pytest
 
 from pillion_common.errors import StorageFull, Unavailable
 from pillion_sidecar.logs.spool import Spool
+from pillion_sidecar.logs.sync import SpoolSync
 
 MAX = 1024 * 1024
 
@@ -107,3 +108,22 @@ def test_a_segment_is_on_the_disk_before_the_name_of_the_next_one_is(tmp_path: P
         keep(spool, "a" * 300, "b" * 300, "c")
         assert [segments for _, segments in synced] == [1, 2]
         assert all(size > 300 for size, _ in synced)
+
+
+async def test_a_segment_that_did_not_get_to_the_disk_is_never_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[int] = []
+
+    def fail_once(descriptor: int) -> None:
+        if not failed:
+            failed.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with closing(Spool(tmp_path / "spool", MAX, segment_bytes=200, durable=True)) as spool:
+        sync = SpoolSync(spool)
+        keep(spool, "a" * 300)
+        monkeypatch.setattr(os, "fdatasync", fail_once)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                keep(spool, "b")
+        with pytest.raises(Unavailable, match="cannot be written to its disk"):
+            await sync.settle()

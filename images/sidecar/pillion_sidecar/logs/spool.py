@@ -68,6 +68,7 @@ class Spool:
         self.max_bytes = max_bytes
         self._segment_bytes = min(segment_bytes, max(max_bytes // 4, 1))
         self._durable = durable
+        self.sync_fault: OSError | None = None  # why a segment was not brought to the disk
         self._segments: deque[Segment] = deque()
         self._file: FileIO | None = None  # the last segment, open for appending
         self._generation, self._next_seq = 0, 1
@@ -255,10 +256,20 @@ class Spool:
         self.size += len(data)
         self._next_seq += lines
 
+    def _sync_segment(self, file: FileIO) -> None:
+        """Bring a segment to the disk; once that has failed it fails for ever, for the kernel tells of it only once."""
+        if self.sync_fault is not None:
+            raise self.sync_fault
+        try:
+            os.fdatasync(file.fileno())
+        except OSError as exc:
+            self.sync_fault = exc
+            raise
+
     def _open_segment(self) -> Segment:
         """Begin a segment; all positions stand at its head, so that those before it can go."""
         if self._durable and self._file is not None:
-            os.fdatasync(self._file.fileno())  # the new one's name says that all before it came: it must not be on the disk first
+            self._sync_segment(self._file)  # the new one's name says that all before it came: it must not be on the disk first
         path = self._named(files.segment_name(self._generation, self._next_seq))
         file = FileIO(path, "ab")
         head = files.mark_line(self.positions, 0) if self.positions else b""

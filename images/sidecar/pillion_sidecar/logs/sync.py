@@ -68,6 +68,8 @@ class SpoolSync:
             return
         try:
             await asyncio.get_running_loop().run_in_executor(None, _sync_and_close, descriptor)
+            if self._spool.sync_fault is not None:  # the kernel told it of this file's failure, and so not us
+                raise self._spool.sync_fault
         except OSError as exc:
             self.fault = f"the sidecar's spool cannot be written to its disk: {exc.strerror}; check the disk and restart the sidecar"
             _log.error("spool_sync_failed", self.fault)
