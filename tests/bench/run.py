@@ -26,10 +26,6 @@ os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "process")]
 
-# What get-peers has put there is newer than this release's, where it had to be.
-if (_nats := Path(os.environ.get("PILLION_BENCH_PEERS") or Path.home() / ".cache" / "pillion-bench") / "nats-server").exists():
-    os.environ.setdefault("NATS_SERVER", str(_nats))
-
 import uvloop  # noqa: E402
 from figures import OURS, Figure, Row, Scale, markdown, summarise, table  # noqa: E402
 from machine import allow_files, pin_harness  # noqa: E402

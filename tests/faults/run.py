@@ -101,7 +101,7 @@ def lacking(name: str, quick: bool = False) -> str:
     if name in ("syscalls", "failing", "teeth", "all") and (why := can_trace()):
         return f"{why} (Debian: apt-get install strace)"
     if name in ("nats", "replicas", "history", "teeth", "all") and not nats_lab.PROGRAM:
-        return "nats-server is not installed (Debian: apt-get install nats-server)"
+        return "there is no nats-server beside this Python (scripts/venv installs it)"
     if name in ("powercut", "teeth", "all"):
         with tempfile.TemporaryDirectory(prefix="pillion-faults-") as scratch:
             if why := cannot_mount(Path(scratch)):

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ START_S = 30.0
 WHOLE_S, STARTS = 10.0, 3
 # nats-py drops the connections of attempts that fail without closing them. For modules that use it: `pytestmark = DROPS_CONNECTIONS`.
 DROPS_CONNECTIONS = pytest.mark.filterwarnings("ignore:unclosed (transport|<socket):ResourceWarning")
-PROGRAM = os.environ.get("NATS_SERVER") or shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin") or ""
+PROGRAM = os.environ.get("NATS_SERVER") or shutil.which("nats-server", path=str(Path(sys.executable).parent)) or ""  # scripts/venv has it
 
 
 class NatsServer:
@@ -146,7 +147,7 @@ def nats_servers(
         settings: more for each server's configuration.
         sync: each message, before it is acknowledged, where the server can.
     """
-    assert PROGRAM, "nats-server is not installed; .ci/packages installs it on Debian"
+    assert PROGRAM, "there is no nats-server beside this Python; scripts/venv installs it"
     ports = free_ports(3 * count)
     triples = [(ports[3 * one], ports[3 * one + 1], ports[3 * one + 2]) for one in range(count)]
     routes = tuple(triple[1] for triple in triples) if count > 1 else ()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from types import SimpleNamespace
 from typing import Any, cast
 
+import nats.errors
 import pytest
 from nats.js.api import StreamConfig
 
@@ -22,19 +24,30 @@ REFUSED = {"error": {"code": 400, "err_code": 10071, "description": "wrong last 
 
 
 class Servers:
-    """Gives these answers, one after another, and the last one for ever."""
+    """Gives these answers, one after another, and the last one for ever.
 
-    def __init__(self, *answers: dict[str, Any]) -> None:
+    Args:
+        holder: whose message is the last one of its subject: "us", or somebody else's name.
+    """
+
+    def __init__(self, *answers: dict[str, Any] | None, holder: str = "us") -> None:
         self.answers = list(answers)
         self.names: list[str] = []
+        self.holder = holder
 
     @property
     def link(self) -> Any:
         return SimpleNamespace(client=self, stands=True, place=NatsPlace(("nats://h:1",), 3, "p"))
 
-    async def request(self, subject: str, payload: bytes, timeout: float, headers: dict[str, str]) -> SimpleNamespace:
+    async def request(self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None) -> SimpleNamespace:
+        if headers is None:
+            name = self.names[-1] if self.holder == "us" else self.holder
+            block = base64.b64encode(f"NATS/1.0\r\nNats-Msg-Id: {name}\r\n\r\n".encode()).decode()
+            return SimpleNamespace(data=json.dumps({"message": {"seq": 9, "subject": "$KV.p_b.k", "hdrs": block}}).encode())
         self.names.append(headers["Nats-Msg-Id"])
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer is None:
+            raise nats.errors.TimeoutError
         return SimpleNamespace(data=json.dumps(answer).encode())
 
 
@@ -74,6 +87,17 @@ async def test_a_write_of_which_nothing_comes_was_overtaken() -> None:
     with pytest.raises(Overtaken):
         await Bucket(servers.link, "b", "a test", 1).put("k", b"v", 3, 5.0)
     assert len(servers.names) == nats_bucket.MAX_DOUBTS + 1
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_write_whose_answer_was_lost_is_known_again_by_its_name() -> None:
+    """nats-server from 2.12 on looks at the condition first, and refuses the repeat of what it has kept."""
+    servers = Servers(None, REFUSED)
+    assert await Bucket(servers.link, "b", "a test", 1).put("k", b"v", 3, 5.0) == 9
+    assert len(set(servers.names)) == 1
+    for others in (Servers(None, REFUSED, holder="theirs"), Servers(REFUSED)):  # kept or not, another's came since; or before
+        with pytest.raises(Overtaken):
+            await Bucket(others.link, "b", "a test", 1).put("k", b"v", 3, 5.0)
 
 
 async def test_without_a_server_nothing_is_sent() -> None:

@@ -167,13 +167,13 @@ class Follower:
                 return
             self.heard_at = time.monotonic()
             if (status := _status(message)) is None:
-                stream_seq, consumer_seq = _numbers(message.reply)
+                stream_seq, consumer_seq, behind = _numbers(message.reply)
                 if consumer_seq != delivered + 1:
                     return
                 delivered, left = consumer_seq, left - 1
                 if stream_seq > self._seen:
                     self._seen = stream_seq
-                    self._take(Message(stream_seq, message.subject, message.headers or {}, message.data))
+                    self._take(Message(stream_seq, message.subject, message.headers or {}, message.data, behind))
             elif status in ("408", "409"):  # what was asked for has expired, or is as large as it may be; or there is no consumer to answer
                 left = 0
             elif status != "100":
@@ -187,8 +187,11 @@ def _status(message: Msg) -> str | None:
     return (message.headers or {}).get("Status", "")
 
 
-def _numbers(reply: str) -> tuple[int, int]:
-    """Return a message's numbers in the stream and in the consumer: `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.1.<17>.<4>.…`."""
+def _numbers(reply: str) -> tuple[int, int, int]:
+    """Return a message's numbers in the stream and in the consumer, and how many messages come after it.
+
+    They are in `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.1.<17>.<4>.<time>.<0>`.
+    """
     tokens = reply.split(".")
     first = 5 if len(tokens) < 11 else 7
-    return int(tokens[first]), int(tokens[first + 1])
+    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 3])

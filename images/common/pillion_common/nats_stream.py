@@ -58,12 +58,13 @@ class State(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message of the stream."""
+    """A message of the stream. Where it was followed, `behind` is how many came after it when it was sent."""
 
     seq: int
     subject: str
     headers: Mapping[str, str]
     payload: bytes
+    behind: int = 0
 
 
 class Stream:

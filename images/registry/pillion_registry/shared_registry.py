@@ -156,6 +156,7 @@ class SharedRegistry(Registry):
     async def _by_hand(self, instance_id: str, hand: Hand, change: Callable[[Instance], Transition | None]) -> None:
         for left in reversed(range(TRIES)):
             self._asked, self._hand = None, hand
+            seen = self._bucket.mirror.revision_of(instance_id)
             try:
                 change(self._find(instance_id))
             finally:
@@ -164,7 +165,7 @@ class SharedRegistry(Registry):
                 if asked is not None:
                     await self.keeping.commit(asked)
                     break
-                if await self._bucket.confirm(instance_id):  # else nothing to do only as it was: decide anew
+                if await self._bucket.confirm(instance_id, seen):  # else nothing to do only as it was: decide anew
                     break
             except Outdated:
                 if not left:

@@ -23,6 +23,7 @@ from pillion_registry.lanes import Lanes
 from pillion_registry.store.base import Acknowledged, Change, Known, OnDone, Outdated, Put, Remove, SetState, Store, Stored, StoredInstance
 from pillion_registry.store.deciding import Due, keys_of, outdated, state_of
 from pillion_registry.store.echoes import SEEN_S, Echoes
+from pillion_registry.store.holes import Holes
 from pillion_registry.store.mirror import Mirror, News
 from pillion_registry.store.nats_bucket import Bucket, Entry
 from pillion_registry.store.nats_wire import Gone, Kept, Told, read_told, write
@@ -57,7 +58,8 @@ class NatsStore(Store):
         self.link = NatsLink(place, "pillion-registry", token_file)
         self._services = Bucket(self.link, "services", "the catalogue", CATALOG_BYTES)
         self.known = Bucket(self.link, "known", "what classic dependents know", KNOWN_BYTES)
-        self._follower = self._services.follower(self._take)
+        self._holes = Holes(self._take)
+        self._follower = self._services.follower(self._holes.take)
         self._give_up_s = give_up_s
         self.mirror = Mirror()
         self._listener: Callable[[News], None] | None = None
@@ -123,6 +125,7 @@ class NatsStore(Store):
         """Finish what was committed and let go."""
         self._closed = True
         self._follower.stop()
+        self._holes.close()
         if self._writes:
             await asyncio.wait(self._writes, timeout=self._give_up_s + SEEN_S)
         await self._tasks.stop()
@@ -261,9 +264,8 @@ class NatsStore(Store):
                 await self._set_state(change, ends)
             case Remove(instance_id, generation, _, hand, reason, firm):
                 await self._remove(instance_id, generation, Gone(reason, hand.kind, hand.by), ends, firm)
-            case Acknowledged(instance_id, generation, known):
-                if self.mirror.has(instance_id, generation):
-                    await self.known.set(instance_id, write(Told(generation, dict(known))))
+            case Acknowledged(instance_id, generation, known) if self.mirror.has(instance_id, generation):
+                await self.known.set(instance_id, write(Told(generation, dict(known))))
 
     async def _put(self, put: Put, due: Due) -> None:
         record, state, ends = put.record, put.state, due.ends
@@ -309,12 +311,13 @@ class NatsStore(Store):
 
     async def _remove(self, instance_id: str, generation: int, gone: Gone, ends: float, firm: bool) -> None:
         for _ in range(TRIES):
+            seen = self.mirror.revision_of(instance_id)
             if firm and instance_id in self.mirror.instances and not self.mirror.has(instance_id, generation):
                 raise Outdated(f"{instance_id} has registered anew meanwhile; try again", retry_after_s=RETRY_AFTER_S)
             if self.mirror.has(instance_id, generation):
                 if await self._try(instance_id, write(gone), ends, deletes=True):
                     return
-            elif not firm or await self.confirm(instance_id):  # somebody else was first; and may have registered anew
+            elif not firm or await self.confirm(instance_id, seen):  # somebody else was first; and may have registered anew
                 return
         raise Unavailable(f"too many registries write to {instance_id}; try again")
 
@@ -349,14 +352,14 @@ class NatsStore(Store):
             await self.reached(self.mirror.revision + 1, max(0.0, seen_by - time.monotonic()))
         return True
 
-    async def confirm(self, instance_id: str) -> bool:
-        """Return whether what is here of an instance is the newest there is; else learn what is.
+    async def confirm(self, instance_id: str, seen: int) -> bool:
+        """Return whether what was decided about an instance when it had this revision holds; else learn what is true now.
 
         Raises:
             Unavailable: nobody can say.
         """
         entry = await self._services.get(instance_id)
-        if entry is None or entry.seq <= self.mirror.revision_of(instance_id):
+        if entry is None or entry.seq <= seen:
             return True
         await self.reached(entry.seq)
         return False

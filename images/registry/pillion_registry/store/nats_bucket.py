@@ -29,12 +29,13 @@ IDENTITY = "=identity"  # no instance has such an id
 
 
 class Entry(NamedTuple):
-    """What a key has; `deleted` where it is a marker. `seq` is the bucket's revision."""
+    """What a key has; `deleted` where it is a marker. `seq` is the bucket's revision, `behind` how many messages came after it."""
 
     seq: int
     key: str
     value: bytes
     deleted: bool
+    behind: int = 0
 
 
 class Bucket:
@@ -83,13 +84,18 @@ class Bucket:
         if deletes:
             headers[OPERATION] = "DEL"
         ends = time.monotonic() + give_up_s
-        doubts = 0
+        doubts = tries = 0
         while True:
             try:
+                tries += 1
                 return await self._send(key, value, headers)
             except Doubtful:
                 if (doubts := doubts + 1) > MAX_DOUBTS:
                     raise
+            except Overtaken:  # by an earlier try whose answer was lost? nats-server from 2.12 on does not say so
+                if tries == 1 or (found := await self.stream.last_of(self._subject(key))) is None or not _is_named(found, headers):
+                    raise
+                return found.seq
             except StorageFull:
                 raise
             except Unavailable:
@@ -196,7 +202,11 @@ class Bucket:
 
     def _entry(self, message: Message) -> Entry:
         deleted = message.headers.get(OPERATION) in ("DEL", "PURGE")
-        return Entry(message.seq, _plain(message.subject.removeprefix(self._before)), message.payload, deleted)
+        return Entry(message.seq, _plain(message.subject.removeprefix(self._before)), message.payload, deleted, message.behind)
+
+
+def _is_named(message: Message, headers: dict[str, str]) -> bool:
+    return message.headers.get(MESSAGE_ID) == headers[MESSAGE_ID]
 
 
 def _plain(token: str) -> str:

@@ -1,0 +1,86 @@
+"""Registries that are told late what the others have written: what is decided on what is outdated by then is decided anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from nats_lab import DROPS_CONNECTIONS, NatsServer, nats_servers
+from nats_registry_lab import became, put, record, settled, stores
+
+from pillion_common.config import load
+from pillion_common.models import DrainRequest, State
+from pillion_common.tasks import Supervisor
+from pillion_registry.settings import Settings
+from pillion_registry.shared_registry import SharedRegistry
+from pillion_registry.store.base import Hand, Outdated, Remove
+from pillion_registry.store.nats import NatsStore
+from pillion_registry.store.nats_bucket import Entry
+
+pytestmark = DROPS_CONNECTIONS
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with nats_servers(tmp_path_factory.mktemp("nats")) as [server]:
+        yield server
+
+
+def delay(store: NatsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tell a store nothing until it asks the bucket what an instance is, and then all, before it has the answer."""
+    follower, get = store._follower, store._services.get
+    take: Callable[..., None] = follower._take
+    held: list[object] = []
+    monkeypatch.setattr(follower, "_take", held.append)
+
+    async def asked(key: str) -> Entry | None:
+        entry = await get(key)
+        monkeypatch.setattr(follower, "_take", take)
+        for message in held:
+            take(message)
+        held.clear()
+        return entry
+
+    monkeypatch.setattr(store._services, "get", asked)
+
+
+async def test_what_was_decided_holds_only_for_the_revision_it_was_decided_on(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stores(server) as [one, other]:
+        await one.store.commit([put(record())])
+        await settled(one, other)
+        seen = one.store.mirror.revision_of("i1")
+        assert await one.store.confirm("i1", seen)
+        delay(one.store, monkeypatch)
+        await other.store.commit([became(State.UP)])
+        assert not await one.store.confirm("i1", seen)
+        assert await one.store.confirm("i1", one.store.mirror.revision_of("i1"))
+
+
+async def test_who_has_registered_anew_is_not_taken_for_gone(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stores(server) as [one, other]:
+        await one.store.commit([put(record())])
+        await one.store.commit([Remove("i1", 1, 0, Hand("left"), "deregistered", firm=True)])
+        await settled(one, other)
+        delay(one.store, monkeypatch)
+        await other.store.commit([put(record(generation=2))])
+        with pytest.raises(Outdated):
+            await one.store.commit([Remove("i1", 1, 0, Hand("left"), "deregistered", firm=True)])
+
+
+async def test_a_drain_counts_though_the_instance_drained_when_it_was_asked_for(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had registered anew meanwhile, elsewhere; the drain was acknowledged, and forgotten."""
+    async with stores(server, count=1) as [other]:
+        await other.store.commit([put(record())])
+        await other.store.commit([became(State.DRAINING)])
+        tasks, store = Supervisor(), NatsStore(other.store.link.place)
+        registry = SharedRegistry(load(Settings, "registry", ["--store", "nats://nats", "--log-to", ""], {}), store, None, tasks)
+        await registry.start()
+        try:
+            delay(store, monkeypatch)
+            await other.store.commit([put(record(generation=2, incarnation=2))])
+            assert (await registry.drain("i1", DrainRequest(timeout=0))).state == State.DRAINING
+        finally:
+            await registry.stop()
+            await tasks.stop()
