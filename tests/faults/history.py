@@ -1,4 +1,5 @@
 """Thousands of concurrent operations through three registries that share NATS, which are killed meanwhile, and a NATS server too.
+On a crowded machine one registry is often behind another, and never sees what was replaced meanwhile.
 
 Each client does one operation after the other, at a replica and on an instance by lot; all instances are written by all clients. What each
 asked, when, and what it was answered is kept, and then judged by `history_check`.
@@ -8,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -34,6 +38,14 @@ WELL_S = 60.0
 PATIENCE_S = 180.0  # for the next share of the operations
 KINDS = {REGISTER: 30, DEREGISTER: 10, DRAIN: 10, LIST: 25, ONE: 25}  # of a hundred
 FOREVER_BUSY_S = 0.02
+BURN = """
+import time
+ends = time.monotonic() + 600
+while (now := time.monotonic()) < ends:
+    while time.monotonic() < now + 0.05:
+        pass
+    time.sleep(0.01)
+"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class Plan:
 
     Attributes:
         kills: of replicas, in turn; servers: of NATS servers, by "leader" and "follower"; all at equal shares of the operations.
+        others: that compute on each processor meanwhile.
     """
 
     operations: int = 10_000
@@ -49,15 +62,18 @@ class Plan:
     instances: int = 48
     kills: int = 9
     servers: tuple[str, ...] = ("leader",)
+    others: int = 0
     sabotage: str = ""
     seed: int = 1
 
     def __str__(self) -> str:
         broken = f" with {self.sabotage}" if self.sabotage else ""
-        return f"{self.operations} operations by {self.clients} clients on {self.instances} instances{broken}"
+        crowd = f" beside {self.others} others on each processor" if self.others else ""
+        return f"{self.operations} operations by {self.clients} clients on {self.instances} instances{crowd}{broken}"
 
 
 QUICK = Plan(1_500, kills=2, servers=())
+CROWDED = Plan(others=3)
 EARLY_ACK = Plan(1_500, kills=0, servers=(), sabotage="replica-early-ack")
 
 
@@ -125,7 +141,20 @@ class _Scene:
 
 def run(plan: Plan, folder: Path) -> Report:
     """Play a plan and judge it."""
-    return asyncio.run(_play(plan, folder))
+    with _crowd(plan.others):
+        return asyncio.run(_play(plan, folder))
+
+
+@contextmanager
+def _crowd(others_each: int) -> Iterator[None]:
+    """Have others compute on each processor."""
+    others = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(others_each * (os.cpu_count() or 1))]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 async def _play(plan: Plan, folder: Path) -> Report:

@@ -71,7 +71,8 @@ def suites(name: str, quick: bool, lines: int) -> Iterator[Suite]:
 def registries(name: str, quick: bool) -> Iterator[Suite]:
     """Return the runs with three registries."""
     if name == "history":
-        yield partial(history.run, history.QUICK if quick else history.Plan())
+        for one in (history.QUICK,) if quick else (history.Plan(), history.CROWDED):
+            yield partial(history.run, one)
         return
     for plan in (registry_replicas.QUICK,) if quick else registry_replicas.PLANS:
         yield partial(registry_replicas.run, plan)
