@@ -6,6 +6,7 @@ from pathlib import Path
 
 import failing
 import guarded
+import history
 import million
 import nats_lab
 import powercut
@@ -145,3 +146,15 @@ def test_log_services_that_share_a_log_lose_nothing_with_the_server_that_leads(t
 @pytest.mark.usefixtures("cluster")
 def test_a_log_service_that_acknowledges_before_nats_does_is_noticed(tmp_path: Path) -> None:
     broken(replicas.run(replicas.EARLY_ACK, tmp_path), replicas.LOST)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_three_registries_answer_is_one_history(tmp_path: Path) -> None:
+    report = history.run(history.QUICK, tmp_path)
+    kept(report)
+    assert report.figures["replicas killed"] == history.QUICK.kills
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_registry_that_acknowledges_before_nats_does_is_noticed(tmp_path: Path) -> None:
+    broken(history.run(history.EARLY_ACK, tmp_path), "stale: own writes not read")
