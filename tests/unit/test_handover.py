@@ -115,6 +115,17 @@ async def test_patches_that_were_not_answered_stay_in_doubt_beside_each_other(la
     assert lab.bucket.told().doubts == ()
 
 
+async def test_a_patch_that_was_answered_is_kept_together_with_the_next_and_in_doubt_no_more(lab: Lab) -> None:
+    await lab.one.take("i1", 1)
+    first = delivery(added=(X,))._replace(result=dependent(X).known)
+    assert await lab.one.telling(dependent(), first)
+    answered = dependent(X)
+    answered.known = first.result
+    assert await lab.one.telling(answered, delivery(added=(Y,)))
+    told = lab.bucket.told()
+    assert (told.known, told.doubts) == (known(X), (Y,))
+
+
 async def test_whoever_takes_it_over_keeps_the_one_before_from_telling(lab: Lab) -> None:
     await lab.one.take("i1", 1)
     await lab.one.told(dependent(X), known(X))

@@ -144,6 +144,39 @@ async def test_the_next_patch_waits_until_the_last_answer_is_kept(lab: Lab) -> N
     assert urls(lab.line.patches[-1], "Added") == {Y.url}
 
 
+async def test_what_has_changed_by_the_answer_is_told_at_once_and_kept_together_with_it(lab: Lab) -> None:
+    lab.add("x", "Db")
+    lab.watch()
+    await turns()
+    await lab.allow()
+    lab.add("y", "Db")
+    lab.notifier.changed(["Db"])
+    lab.line.answer()
+    await turns()
+    assert lab.kept == []
+    await lab.allow()
+    assert urls(lab.line.patches[-1], "Added") == {Y.url}
+    lab.line.answer()
+    assert [{entry.url for entry in known["Db"]} for known, _ in lab.kept] == [{X.url, Y.url}]
+
+
+async def test_an_answer_is_kept_by_itself_where_nothing_comes_next_after_all(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifier, "BACKOFF_BASE_S", 0.01)
+    lab.add("x", "Db")
+    lab.watch()
+    await turns()
+    await lab.allow()
+    lab.add("y", "Db")
+    lab.line.answer()
+    await turns()
+    lab.catalog.remove("y", "deregistered")
+    lab.asked.pop(0)[1](False)  # y could not be kept, and is gone when it is tried again
+    async with asyncio.timeout(2):
+        while not lab.kept:
+            await asyncio.sleep(0.005)
+    assert [{entry.url for entry in known["Db"]} for known, _ in lab.kept] == [{X.url}]
+
+
 async def test_what_may_not_be_sent_is_tried_again_with_the_truth_of_then(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifier, "BACKOFF_BASE_S", 0.01)
     lab.add("x", "Db")

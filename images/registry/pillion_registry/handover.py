@@ -16,7 +16,7 @@ from pillion_common.errors import InvalidInput, Unavailable
 from pillion_common.logs import EventLog
 from pillion_common.models import ProviderEntry
 from pillion_common.nats_stream import Overtaken
-from pillion_registry.dependent import Delivery, Dependent
+from pillion_registry.dependent import Delivery, Dependent, Knowledge
 from pillion_registry.store.base import Known
 from pillion_registry.store.nats_bucket import Bucket, Entry
 from pillion_registry.store.nats_wire import Told, read_told, write
@@ -34,6 +34,7 @@ class _Held:
     generation: int
     revision: int
     doubts: tuple[ProviderEntry, ...] = ()
+    result: Knowledge | None = None  # what it knows once it has acknowledged the last patch
 
 
 class Handover:
@@ -77,12 +78,15 @@ class Handover:
 
     async def telling(self, dependent: Dependent, delivery: Delivery) -> bool:
         """Keep what a patch will tell, as doubts; returns whether it may be sent."""
+        held = self._held.get(dependent.instance_id)
         doubts = {entry.url: entry for entry in (delivery.patch.added or ())} | {e.url: e for e in (delivery.patch.removed or ())}
-        return await self._keep(dependent, _known(dependent), doubts)
+        if held is not None and dependent.known is not held.result:  # an earlier patch that was not answered stays in doubt beside this one
+            doubts = {entry.url: entry for entry in held.doubts} | doubts
+        return await self._keep(dependent, _known(dependent), tuple(doubts.values()), delivery.result)
 
     async def told(self, dependent: Dependent, known: Known) -> bool:
         """Keep what a dependent knows now, without a doubt; returns whether that was possible."""
-        return await self._keep(dependent, known, None)
+        return await self._keep(dependent, known, (), None)
 
     def drop(self, instance_id: str) -> None:
         """Think of a dependent no more."""
@@ -103,13 +107,11 @@ class Handover:
         """Return whether a patch of a member may still be under way: our own as well, where we take a dependent anew."""
         return member == self._me or self._lives(member)
 
-    async def _keep(self, dependent: Dependent, known: Known, doubts: dict[str, ProviderEntry] | None) -> bool:
+    async def _keep(self, dependent: Dependent, known: Known, doubts: tuple[ProviderEntry, ...], result: Knowledge | None) -> bool:
         held = self._held.get(dependent.instance_id)
         if held is None or held.generation != dependent.generation:
             return False
-        if doubts is not None:  # an earlier patch that was not answered stays in doubt beside this one
-            doubts = {entry.url: entry for entry in held.doubts} | doubts
-        value = Told(held.generation, dict(known), tuple((doubts or {}).values()), self._me)
+        value = Told(held.generation, dict(known), doubts, self._me)
         try:
             held.revision = await self._bucket.put(dependent.instance_id, write(value), held.revision, KEEP_S)
         except Overtaken:
@@ -120,7 +122,7 @@ class Handover:
         except Unavailable as exc:
             _log.warn_seldom("handover_failed", f"what {dependent.instance_id} knows cannot be kept: {exc.message}")
             return False
-        held.doubts = value.doubts
+        held.doubts, held.result = doubts, result
         return True
 
 

@@ -60,6 +60,7 @@ class _Outbox:
         "status",
         "told_s",
         "tries",
+        "unkept",
         "url",
     )
 
@@ -72,8 +73,8 @@ class _Outbox:
         self.backoff: Backoff | None = None  # made at the first failure
         self.retry: asyncio.TimerHandle | None = None
         self.retired: Callable[[], None] | None = None  # another registry goes on: called when what is under way has ended
-        self.queued = False
-        self.sending = False
+        self.queued = self.sending = False
+        self.unkept = False  # what it has acknowledged is to be kept together with the next patch
         self.sent_s = 0.0
         self.told_s: float | None = None  # when it last acknowledged a patch
         self.failing_s: float | None = None  # when the first of the tries was made that have failed since
@@ -270,6 +271,8 @@ class Notifier:
         delivery = planned.delivery
         if delivery is None:
             dependent.known = planned.known
+            if outbox.unkept:
+                self._keep_acknowledged(outbox)
             return
         outbox.sending = True
         outbox.sent_s = self._clock()
@@ -290,6 +293,7 @@ class Notifier:
         if not self._is_current(outbox):
             return
         if may:
+            outbox.unkept = False
             self._send(outbox, delivery, body)
         else:
             outbox.sending = False
@@ -355,26 +359,29 @@ class Notifier:
             outbox.backoff = outbox.failing_s = None
             outbox.told_s = self._clock()
             self.acknowledged += 1
-            settled = bool(dependent.doubts)
             dependent.known, dependent.doubts = delivery.result, ()
             self._withdrawals.acknowledged(dependent)
-            if settled and outbox.retired is None and self._plan(dependent)[1].delivery is not None:
-                self._tell(outbox)  # what was just taken from it may have to come back: that is kept with what comes next
+            if not dependent.classic or self._goes_on(outbox):
+                outbox.unkept = dependent.classic
+                self._tell(outbox)
             else:
                 self._keep_acknowledged(outbox)
 
+    def _goes_on(self, outbox: _Outbox) -> bool:
+        """Return whether a classic dependent is told more at once: what it knows now is kept together with what comes next."""
+        if self._on_telling is None or self._finishing or outbox.retired is not None:
+            return False
+        return self._plan(outbox.dependent)[1].delivery is not None
+
     def _keep_acknowledged(self, outbox: _Outbox) -> None:
         dependent = outbox.dependent
-        if not dependent.classic:
-            self._tell(outbox)
-            return
 
         def kept() -> None:
             outbox.sending = False
             if self._is_current(outbox):
                 self._tell(outbox)
 
-        outbox.sending = True  # the next patch must not be acknowledged, and kept, before this one
+        outbox.unkept, outbox.sending = False, True  # the next patch must not be acknowledged, and kept, before this one
         known = {name: tuple(told.entries.values()) for name, told in dependent.known.sets.items() if told is not None}
         self._on_acknowledged(dependent, known, kept)
 
