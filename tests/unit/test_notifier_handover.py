@@ -17,13 +17,13 @@ from pillion_common.networks import LOOPBACK, TargetRule
 from pillion_registry import notifier
 from pillion_registry.catalog import Catalog, Record
 from pillion_registry.channels import Channels
-from pillion_registry.dependent import Delivery, Dependent, Knowledge, settle
+from pillion_registry.dependent import Delivery, Dependent, Knowledge, restore, settle
 from pillion_registry.notifier import Notifier, Standing
 from pillion_registry.provider_set import ProviderSet
 from pillion_registry.store.base import Known
 
 URL = "http://127.0.0.1:1"
-X, Y = (ProviderEntry("Db", f"{URL}/{name}") for name in "xy")
+W, X, Y, Z = (ProviderEntry("Db", f"{URL}/{name}") for name in "wxyz")
 
 
 class Line:
@@ -249,9 +249,13 @@ async def test_what_is_in_doubt_is_taken_from_it_before_anything_else(lab: Lab) 
     assert [(urls(patch, "Added"), urls(patch, "Removed")) for patch in lab.line.patches] == [(set(), {X.url})]
     lab.line.answer()
     await turns()
-    assert lab.kept == []  # that stands in what is kept before the next patch, so that x is away no longer than it has to be
+    assert (urls(lab.line.patches[1], "Added"), urls(lab.line.patches[1], "Removed")) == ({X.url}, set())
+    assert (lab.asked, lab.kept) == ([], [])  # what was kept before holds for it too, so x is away no longer than it has to be
+    lab.line.answer()
+    await turns()
+    assert lab.kept == []  # that is kept before the next patch
     await lab.allow()
-    assert (urls(lab.line.patches[1], "Added"), urls(lab.line.patches[1], "Removed")) == ({X.url}, {Y.url})
+    assert (urls(lab.line.patches[2], "Added"), urls(lab.line.patches[2], "Removed")) == (set(), {Y.url})
     lab.line.answer()
     lab.kept.pop()[1]()
     await turns()
@@ -272,6 +276,26 @@ async def test_it_stays_in_doubt_until_it_has_acknowledged(lab: Lab, monkeypatch
     assert [urls(patch, "Removed") for patch in lab.line.patches] == [{X.url}, {X.url}]
 
 
+async def test_what_was_given_back_without_an_answer_is_in_doubt_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifier, "BACKOFF_BASE_S", 0.01)
+    lab.add("x", "Db")
+    lab.watch(None, {}, (X,))
+    await turns()
+    await lab.allow()
+    lab.line.answer()
+    assert urls(lab.line.patches[1], "Added") == {X.url}
+    lab.line.answer(PeerError("timed out"))
+    async with asyncio.timeout(2):
+        while not lab.asked:
+            await asyncio.sleep(0.005)
+    await lab.allow()
+    lab.line.answer()
+    lab.line.answer()
+    assert [(urls(patch, "Added"), urls(patch, "Removed")) for patch in lab.line.patches[2:]] == [(set(), {X.url}), ({X.url}, set())]
+    await turns()
+    assert [{entry.url for entry in known["Db"]} for known, _ in lab.kept] == [{X.url}]
+
+
 def test_settling_takes_the_doubts_out_of_what_is_known() -> None:
     known = Knowledge(MappingProxyType({"Db": ProviderSet({X.url: X, Y.url: Y}), "Log": None}), None)
     planned = settle(known, (X,), 7, "e")
@@ -280,6 +304,17 @@ def test_settling_takes_the_doubts_out_of_what_is_known() -> None:
     assert (patch.added, patch.removed, patch.revision, patch.epoch) == ((), (X,), 7, "e")
     assert {name: told and set(told.entries) for name, told in result.sets.items()} == {"Db": {Y.url}, "Log": None}
     assert planned.known is known
+
+
+def test_what_was_taken_in_doubt_is_given_back_as_far_as_it_is_true() -> None:
+    truth = {"Db": ProviderSet({X.url: X, Z.url: Z}), "Log": ProviderSet({})}
+    known = Knowledge(MappingProxyType({"Db": ProviderSet({W.url: W}), "Log": None}), None)
+    delivery = restore(known, (X, Y), lambda name: truth[name], 7, "e")
+    assert delivery is not None
+    assert (delivery.patch.added, delivery.patch.removed, delivery.patch.revision) == ((X,), (), 7)  # z is no doubt: it comes later
+    assert {name: told and set(told.entries) for name, told in delivery.result.sets.items()} == {"Db": {W.url, X.url}, "Log": None}
+    assert restore(known, (Y,), lambda name: truth[name], 7, "e") is None
+    assert restore(known, (ProviderEntry("Other", X.url),), lambda name: truth[name], 7, "e") is None
 
 
 async def test_who_finishes_begins_no_patch_and_waits_for_what_is_under_way(lab: Lab) -> None:

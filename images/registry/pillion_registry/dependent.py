@@ -96,6 +96,20 @@ def settle(known: Knowledge, doubts: tuple[ProviderEntry, ...], revision: int, e
     return Plan(known, Delivery(patch, Knowledge(MappingProxyType(left), None)))
 
 
+def restore(known: Knowledge, doubts: tuple[ProviderEntry, ...], providers: Providers, revision: int, epoch: str) -> Delivery | None:
+    """Return what gives entries that were just taken from a classic dependent back, as far as they are true; None if none is."""
+    back: dict[str, dict[str, ProviderEntry]] = {}
+    for name, url in dict.fromkeys((entry.name, entry.url) for entry in doubts):
+        told = known.sets.get(name)
+        if told is not None and url not in told.entries and (entry := providers(name).entries.get(url)) is not None:
+            back.setdefault(name, {})[url] = entry
+    if not back:
+        return None
+    sets = {name: ProviderSet(MappingProxyType({**told.entries, **back.get(name, {})})) for name, told in known.sets.items() if told}
+    added = tuple(entry for entries in back.values() for entry in entries.values())
+    return Delivery(Patch(added=added, removed=(), revision=revision, epoch=epoch), known.learn(sets, None))
+
+
 @dataclass(slots=True)
 class Dependent:
     """One dependent and what it knows."""

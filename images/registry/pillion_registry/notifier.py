@@ -15,14 +15,14 @@ from typing import NamedTuple
 from pillion_common.backoff import Backoff
 from pillion_common.errors import PeerError
 from pillion_common.http.answers import Answer
-from pillion_common.http.client import Channel, encode_body, encode_head
+from pillion_common.http.client import Channel, encode_body
 from pillion_common.logs import EventLog
 from pillion_common.models import ProviderEntry, State, encode
-from pillion_common.names import Url, parse_url
 from pillion_common.trust import Token
 from pillion_registry.catalog import Catalog, Record
 from pillion_registry.channels import Channels
-from pillion_registry.dependent import Delivery, Dependent, Knowledge, Plan, fresh, plan, settle
+from pillion_registry.dependent import Delivery, Dependent, Knowledge, Plan, fresh, plan, restore, settle
+from pillion_registry.outbox import Outbox
 from pillion_registry.provider_set import ProviderSet
 from pillion_registry.store.base import Known
 from pillion_registry.withdrawals import Withdrawals
@@ -39,54 +39,6 @@ SLICE = 1024
 OnAcknowledged = Callable[[Dependent, Known, Callable[[], None]], None]
 # Called before one is sent a patch, where another registry may have to go on from here; calls back with whether it may be sent.
 OnTelling = Callable[[Dependent, Delivery, Callable[[bool], None]], None]
-
-
-class _Outbox:
-    """What is on its way to one dependent."""
-
-    __slots__ = (
-        "backoff",
-        "channel",
-        "dependent",
-        "failing_s",
-        "fault",
-        "head",
-        "queued",
-        "record",
-        "retired",
-        "retry",
-        "sending",
-        "sent_s",
-        "status",
-        "told_s",
-        "tries",
-        "unkept",
-        "url",
-    )
-
-    def __init__(self, dependent: Dependent, record: Record, headers: tuple[str, ...]) -> None:
-        self.dependent = dependent
-        self.record = record
-        self.url: Url = parse_url(record.registration.service_update_url or "", "ServiceUpdateURL")
-        self.head = encode_head(self.url, "POST", self.url.target, headers)
-        self.channel: Channel | None = None  # kept for Protocol 2; a classic one gets a new one for each patch
-        self.backoff: Backoff | None = None  # made at the first failure
-        self.retry: asyncio.TimerHandle | None = None
-        self.retired: Callable[[], None] | None = None  # another registry goes on: called when what is under way has ended
-        self.queued = self.sending = False
-        self.unkept = False  # what it has acknowledged is to be kept together with the next patch
-        self.sent_s = 0.0
-        self.told_s: float | None = None  # when it last acknowledged a patch
-        self.failing_s: float | None = None  # when the first of the tries was made that have failed since
-        self.tries = 0
-        self.status = 0
-        self.fault = ""
-
-    def calm(self) -> None:
-        """End a wait for the next try."""
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
 
 
 class Standing(NamedTuple):
@@ -132,8 +84,8 @@ class Notifier:
         self._timeout_s = timeout_s
         self._plain = ("Content-Type: application/json",)
         self._trusting = (*self._plain, token.header) if token else self._plain
-        self._outboxes: dict[str, _Outbox] = {}
-        self._queue: deque[_Outbox] = deque()
+        self._outboxes: dict[str, Outbox] = {}
+        self._queue: deque[Outbox] = deque()
         self._plans: dict[tuple[int, bool], tuple[Knowledge, Plan, bytes]] = {}
         self._results: dict[tuple[object, ...], Knowledge] = {}
         self._planned_at = -1
@@ -160,7 +112,7 @@ class Notifier:
             dependent.known = Knowledge({name: ProviderSet({e.url: e for e in known.get(name, ())}) for name in given.requires}, None)
             dependent.doubts = doubts
         headers = self._trusting if record.trusted else self._plain
-        outbox = self._outboxes[record.instance_id] = _Outbox(dependent, record, headers)
+        outbox = self._outboxes[record.instance_id] = Outbox(dependent, record, headers)
         self._enqueue(outbox)
 
     def forget(self, instance_id: str) -> None:
@@ -240,7 +192,7 @@ class Notifier:
         while any(one.sending and one.dependent.classic for one in self._outboxes.values()) and time.monotonic() < ends:
             await asyncio.sleep(FINISH_LOOK_S)
 
-    def _enqueue(self, outbox: _Outbox) -> None:
+    def _enqueue(self, outbox: Outbox) -> None:
         if not self._queue:
             asyncio.get_running_loop().call_soon(self._tell_slice)
         outbox.queued = True
@@ -259,10 +211,10 @@ class Notifier:
                     _log.fault("patch_not_made", f"no patch for {outbox.dependent.instance_id}: {exc}", exc)
                     self._try_later(outbox, str(exc))
 
-    def _is_current(self, outbox: _Outbox) -> bool:
+    def _is_current(self, outbox: Outbox) -> bool:
         return self._outboxes.get(outbox.dependent.instance_id) is outbox
 
-    def _tell(self, outbox: _Outbox) -> None:
+    def _tell(self, outbox: Outbox) -> None:
         """Send the patch that is due to one dependent, if one is."""
         if self._finishing or self._has_retired(outbox):
             return
@@ -281,7 +233,7 @@ class Notifier:
         else:
             self._send(outbox, delivery, body)
 
-    def _has_retired(self, outbox: _Outbox) -> bool:
+    def _has_retired(self, outbox: Outbox) -> bool:
         """Return whether another registry goes on from here; then nothing is under way any more, and this is the end."""
         if outbox.retired is None:
             return False
@@ -289,7 +241,7 @@ class Notifier:
         outbox.retired()
         return True
 
-    def _send_if(self, outbox: _Outbox, delivery: Delivery, body: bytes, may: bool) -> None:
+    def _send_if(self, outbox: Outbox, delivery: Delivery, body: bytes, may: bool) -> None:
         if not self._is_current(outbox):
             return
         if may:
@@ -299,7 +251,7 @@ class Notifier:
             outbox.sending = False
             self._try_later(outbox, "what it knows could not be kept")
 
-    def _send(self, outbox: _Outbox, delivery: Delivery, body: bytes) -> None:
+    def _send(self, outbox: Outbox, delivery: Delivery, body: bytes) -> None:
         if not self._may_tell():
             outbox.sending = False
             outbox.retry = asyncio.get_running_loop().call_later(HELD_BACK_S, self.kick, outbox.dependent.instance_id)
@@ -340,7 +292,7 @@ class Notifier:
         """Return the one object for this knowledge: ways that began apart meet here."""
         return self._results.setdefault((result.revision, *result.sets, *map(id, result.sets.values())), result)
 
-    def _answered(self, outbox: _Outbox, delivery: Delivery, channel: Channel, outcome: Answer | PeerError) -> None:
+    def _answered(self, outbox: Outbox, delivery: Delivery, channel: Channel, outcome: Answer | PeerError) -> None:
         dependent = outbox.dependent
         if dependent.classic:
             channel.close()
@@ -359,21 +311,35 @@ class Notifier:
             outbox.backoff = outbox.failing_s = None
             outbox.told_s = self._clock()
             self.acknowledged += 1
-            dependent.known, dependent.doubts = delivery.result, ()
+            doubts, dependent.doubts = dependent.doubts, ()
+            dependent.known = delivery.result
             self._withdrawals.acknowledged(dependent)
-            if not dependent.classic or self._goes_on(outbox):
-                outbox.unkept = dependent.classic
+            if not dependent.classic:
                 self._tell(outbox)
-            else:
+            elif self._on_telling is None or self._finishing or outbox.retired is not None:
                 self._keep_acknowledged(outbox)
+            else:
+                self._go_on(outbox, doubts)
 
-    def _goes_on(self, outbox: _Outbox) -> bool:
-        """Return whether a classic dependent is told more at once: what it knows now is kept together with what comes next."""
-        if self._on_telling is None or self._finishing or outbox.retired is not None:
-            return False
-        return self._plan(outbox.dependent)[1].delivery is not None
+    def _go_on(self, outbox: Outbox, doubts: tuple[ProviderEntry, ...]) -> None:
+        """Tell a classic dependent what has come due by now; what it knows is kept together with that.
 
-    def _keep_acknowledged(self, outbox: _Outbox) -> None:
+        Args:
+            doubts: that were just taken from it. Those that are true are given back at once: what was kept before that holds for this too.
+        """
+        dependent = outbox.dependent
+        back = restore(dependent.known, doubts, self._catalog.providers, self._catalog.revision, self._epoch)
+        if back is not None:
+            dependent.doubts = doubts  # until it is answered
+            outbox.sending = True
+            self._send(outbox, back, encode_body(encode(back.patch)))
+        elif self._plan(dependent)[1].delivery is not None:
+            outbox.unkept = True
+            self._tell(outbox)
+        else:
+            self._keep_acknowledged(outbox)
+
+    def _keep_acknowledged(self, outbox: Outbox) -> None:
         dependent = outbox.dependent
 
         def kept() -> None:
@@ -385,7 +351,7 @@ class Notifier:
         known = {name: tuple(told.entries.values()) for name, told in dependent.known.sets.items() if told is not None}
         self._on_acknowledged(dependent, known, kept)
 
-    def _try_later(self, outbox: _Outbox, reason: str, status: int = 0) -> None:
+    def _try_later(self, outbox: Outbox, reason: str, status: int = 0) -> None:
         if self._has_retired(outbox):
             return
         if outbox.failing_s is None:
