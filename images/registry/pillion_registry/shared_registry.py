@@ -338,7 +338,8 @@ class SharedRegistry(Registry):
     async def _kept(self, dependent: Dependent, keeping: Awaitable[bool], then: Callable[[bool], None]) -> None:
         kept = await keeping
         if not kept and not self.handover.holds(dependent) and self._still_ours(dependent.instance_id, dependent.generation):
-            await self._take_over(dependent.instance_id, dependent.generation)  # somebody had it between
+            self.notifier.forget(dependent.instance_id)  # somebody had it between; and it may go to another while it is taken over
+            await self._take_over(dependent.instance_id, dependent.generation)
             return
         then(kept)
 
