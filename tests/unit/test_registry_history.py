@@ -221,3 +221,17 @@ async def test_an_event_is_on_disk_a_moment_later_without_being_asked_for(tmp_pa
     await asyncio.sleep(0.3)
     assert lab.history._pending == []
     await lab.history.close()
+
+
+async def test_what_happens_after_the_end_is_passed_over_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A registry on NATS still hears of others while it finishes its writes."""
+    lab = Lab(tmp_path / "registry-events.db")
+    await lab.start()
+    lab.keep(event(1))
+    await lab.history.close()
+    lab.keep(event(2))
+    await asyncio.sleep(2 * history_module.GATHER_S)
+    assert caplog.records == []
+    again = Lab(tmp_path / "registry-events.db")
+    assert await again.start() == 1
+    await again.history.close()

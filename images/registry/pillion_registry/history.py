@@ -63,7 +63,7 @@ class History:
         self._lost = 0
         self._writing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._failing = False
+        self._failing = self._closed = False
         self._readers = 0
         self._stretch_bytes = 0
         self._stretch_from_s = 0.0
@@ -79,7 +79,9 @@ class History:
         self._begin_stretch()
 
     def keep(self, event: Event) -> None:
-        """Keep an event, soon. What comes faster than it can be written for long is lost, and counted."""
+        """Keep an event, soon. What comes faster than it can be written for long is lost, and counted. After the end nothing is kept."""
+        if self._closed:
+            return
         if len(self._pending) >= MAX_PENDING:
             self._lost += 1
             self.dropped += 1
@@ -120,6 +122,7 @@ class History:
     async def close(self) -> None:
         """Write what waits and close the file."""
         await self._flush()
+        self._closed = True
         self._stop_timer()
         await self._do(self._file.close)
         self._thread.shutdown()
