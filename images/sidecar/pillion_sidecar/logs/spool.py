@@ -17,12 +17,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import FileIO
-from typing import NamedTuple
 
-from pillion_common.clock import rfc3339
 from pillion_common.errors import ConfigError, StorageFull, TooLarge, Unavailable
 from pillion_common.logs import EventLog
 from pillion_sidecar.logs import segments as files
+from pillion_sidecar.logs.acked import Acked, read_acked
 from pillion_sidecar.logs.entry import MAX_LINE_BYTES, encode, make_gap, time_of
 from pillion_sidecar.logs.segments import Segment
 
@@ -30,14 +29,6 @@ _log = EventLog("spool")
 
 SEGMENT_BYTES = 1024 * 1024
 CLEAN = "clean"
-
-
-class _Acked(NamedTuple):
-    """Up to where the log service has stored everything, and the time of the last entry of it."""
-
-    generation: int = 0
-    seq: int = 0
-    time: str = ""
 
 
 class Spool:
@@ -82,7 +73,7 @@ class Spool:
             os.makedirs(self._folder, exist_ok=True)
             self._lock = files.lock(self._named("lock"))
             self._base = files.read_source(self._named("source"))
-            self._acked = self._read_acked(clock)
+            self._acked = read_acked(self._named("acked"), clock)
             self._boot = boot()
             self._recover(self._boot)
         except BlockingIOError as exc:
@@ -219,7 +210,7 @@ class Spool:
         """
         reached = max(self._acked[:2], (self._reading, seq))
         self._told += sum(missing for end, missing in self._gaps if self._acked[:2] < end <= reached)
-        self._acked = _Acked(*reached, reached_time or self._acked.time)
+        self._acked = Acked(*reached, reached_time or self._acked.time)
         try:
             files.replace_text(self._named("acked"), f"{self._acked.seq} {self._acked.generation} {self._acked.time}")
         except OSError as exc:
@@ -400,8 +391,3 @@ class Spool:
 
     def _source_of(self, generation: int) -> str:
         return f"{self._base}.{generation}" if generation else self._base
-
-    def _read_acked(self, clock: Callable[[], float]) -> _Acked:
-        seq, generation, since, *_ = [*files.read_text(self._named("acked")).split(), "", "", ""]
-        place = int(generation) if generation.isdecimal() else 0, int(seq) if seq.isdecimal() else 0
-        return _Acked(*place, since or rfc3339(clock()))
