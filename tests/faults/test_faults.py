@@ -8,7 +8,6 @@ import failing
 import guarded
 import history
 import million
-import nats_lab
 import powercut
 import pytest
 import replicas
@@ -30,12 +29,6 @@ def traced() -> None:
 def disk(tmp_path: Path) -> None:
     if why := cannot_mount(tmp_path):
         pytest.skip(why)
-
-
-@pytest.fixture
-def cluster() -> None:
-    if not nats_lab.PROGRAM:
-        pytest.skip("nats-server is not installed")
 
 
 def kept(report: Report) -> None:
@@ -136,25 +129,21 @@ def test_without_the_guard_those_who_hang_for_a_moment_are_withdrawn(tmp_path: P
     broken(guarded.run(guarded.QUICK_TEETH, tmp_path), "wrong withdrawals")
 
 
-@pytest.mark.usefixtures("cluster")
 def test_log_services_that_share_a_log_lose_nothing_with_the_server_that_leads(tmp_path: Path) -> None:
     report = replicas.run(replicas.QUICK, tmp_path)
     kept(report)
     assert (report.figures["acknowledged by the log services"], report.figures["kept in the log"]) == (10_000, 10_000)
 
 
-@pytest.mark.usefixtures("cluster")
 def test_a_log_service_that_acknowledges_before_nats_does_is_noticed(tmp_path: Path) -> None:
     broken(replicas.run(replicas.EARLY_ACK, tmp_path), replicas.LOST)
 
 
-@pytest.mark.usefixtures("cluster")
 def test_what_three_registries_answer_is_one_history(tmp_path: Path) -> None:
     report = history.run(history.QUICK, tmp_path)
     kept(report)
     assert report.figures["replicas killed"] == history.QUICK.kills
 
 
-@pytest.mark.usefixtures("cluster")
 def test_a_registry_that_acknowledges_before_nats_does_is_noticed(tmp_path: Path) -> None:
     broken(history.run(history.EARLY_ACK, tmp_path), "stale: own writes not read")
