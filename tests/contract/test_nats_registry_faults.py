@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nats_lab import DROPS_CONNECTIONS, NatsServer, nats_servers
+from nats_lab import DROPS_CONNECTIONS, NatsServer, head, nats_servers
 from nats_registry_lab import GIVE_UP_S, became, put, record, settled, stores, until
 from programs import eventually
 
@@ -163,3 +163,19 @@ async def test_a_cluster_of_servers_that_may_not_agree_is_told_of(
             await one.store._open()
         told.append(any("2.11 or newer" in record.getMessage() for record in caplog.records))
     assert told == [True, False, False]
+
+
+async def test_the_bucket_is_heard_while_jetstream_has_no_leader(tmp_path: Path) -> None:
+    """Where the server that leads JetStream itself is killed, and another one leads the bucket."""
+    with nats_servers(tmp_path, 3) as servers:
+        async with stores(*servers) as [one, other]:
+            await one.store.commit([put(record("a"))])
+            stream = one.store._services.stream
+            while (await stream.lead())[0] == (first := await asyncio.to_thread(head, servers)):
+                await stream.ask_api(f"STREAM.LEADER.STEPDOWN.{stream.name}", {})
+                await asyncio.sleep(0.5)
+            next(server for server in servers if server.name == first).kill()
+            await until(lambda: one.store.link.stands and other.store.link.stands)
+            await one.store.commit([put(record("b"))])
+            await settled(one, other)
+            assert set(other.states()) == {"a", "b"}

@@ -32,14 +32,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
 
 def delay(store: NatsStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tell a store nothing until it asks the bucket what an instance is, and then all, before it has the answer."""
-    follower, get = store._follower, store._services.get
-    take: Callable[..., None] = follower._take
+    feed, get = store._feed, store._services.get
+    take: Callable[..., None] = feed._take
     held: list[object] = []
-    monkeypatch.setattr(follower, "_take", held.append)
+    monkeypatch.setattr(feed, "_take", held.append)
 
     async def asked(key: str) -> Entry | None:
         entry = await get(key)
-        monkeypatch.setattr(follower, "_take", take)
+        monkeypatch.setattr(feed, "_take", take)
         for message in held:
             take(message)
         held.clear()

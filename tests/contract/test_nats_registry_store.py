@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import random
 import secrets
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -16,7 +18,9 @@ from pillion_common.models import State
 from pillion_common.nats_link import parse_place
 from pillion_registry.store import nats as nats_store
 from pillion_registry.store.base import Hand, Put, Remove
+from pillion_registry.store.feed import Feed
 from pillion_registry.store.nats import NatsStore
+from pillion_registry.store.nats_bucket import Entry
 
 pytestmark = DROPS_CONNECTIONS
 
@@ -146,6 +150,52 @@ async def test_a_late_word_about_an_earlier_registration_changes_nothing(server:
         assert one.states() in ({"i1": State.STARTING}, {})
 
 
+# Hearing of it.
+
+
+async def test_nobody_needs_a_consumer(server: NatsServer) -> None:
+    """Which cannot be made while JetStream elects its own leader."""
+    async with stores(server) as [one, other]:
+        await one.store.commit([put(record())])
+        await settled(one, other)
+        info = await one.store.link.jetstream().stream_info(one.store._services.stream.name)
+        assert info.state.consumer_count == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+async def test_what_is_not_told_is_read(server: NatsServer, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    hear, chance = Feed._hear, random.Random(7)
+
+    def lossy(feed: Feed, entry: Entry) -> None:
+        if chance.random() < share:
+            hear(feed, entry)
+
+    monkeypatch.setattr(Feed, "_hear", lossy)
+    async with stores(server) as [one, other]:
+        for generation in range(1, 6):
+            await asyncio.gather(*(one.store.commit([put(record(key, generation))]) for key in "abcdef"))
+        await one.store.commit([Remove("a", 5, 0)])
+        await settled(one, other)
+        assert set(one.states()) == set(other.states()) == set("bcdef")
+        assert all(other.store.mirror.has(key, 5) for key in "bcdef")
+
+
+async def test_a_bucket_of_an_earlier_build_is_brought_up_to_date(server: NatsServer) -> None:
+    async with stores(server) as [one, other]:
+        await one.store.commit([put(record())])
+        stream = one.store._services.stream
+        config = dataclasses.replace(stream._config, republish=None)
+        await one.store.link.jetstream().update_stream(config)
+        assert (await one.store.link.jetstream().stream_info(stream.name)).config.republish is None
+        third = NatsStore(one.store.link.place)
+        await third.load()
+        try:
+            assert (await one.store.link.jetstream().stream_info(stream.name)).config.republish is not None
+        finally:
+            await third.close()
+        await settled(one, other)
+
+
 # Keeping it tidy.
 
 
@@ -153,7 +203,7 @@ async def test_markers_go_after_a_while_and_who_missed_them_compares(server: Nat
     async with stores(server) as [one, other]:
         await one.store.commit([put(record("a")), put(record("b"))])
         await settled(one, other)
-        other.store._follower.stop()  # as if it were away
+        other.store._feed.stop()  # as if it were away
         await until(lambda: other.store._following is not None and other.store._following.done())
         await one.store.commit([Remove("a", 1, 0)])
         monkeypatch.setattr(nats_store, "MARK_S", 0.0)

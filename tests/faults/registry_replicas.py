@@ -18,6 +18,7 @@ from pathlib import Path
 from cable import BACK, BOTH, THERE, leave_network
 from churn import Churn, Provider
 from failover import FailOver
+from nats_lab import head
 from players import Dependent
 from processes import Died, tail
 from report import Report
@@ -247,7 +248,8 @@ async def _server(scene: Scene, number: int) -> str:
     cluster = scene.trio.cluster
     leads = number % 2 == 1
     victim = (await asyncio.to_thread(cluster.victims, "leader" if leads else "follower"))[0]
-    part = f"{number + 1:2}: {victim.name}, which {'leads' if leads else 'follows'}, killed"
+    first = " and leads JetStream" if await asyncio.to_thread(head, cluster.servers) == victim.name else ""
+    part = f"{number + 1:2}: {victim.name}, which {'leads' if leads else 'follows'}{first}, killed"
     victim.kill()
     writes_s = await scene.writes_again()
     await asyncio.sleep(AWAY_S)

@@ -17,7 +17,7 @@ from typing import Any
 from account import ACKNOWLEDGED, UNKNOWN, Account, of_service, settle
 from fleet import Member
 from million import PADDING, tell
-from nats_lab import NatsServer, nats_servers, store_uri, syncs_always, version
+from nats_lab import NatsServer, head, nats_servers, store_uri, syncs_always, version
 from processes import Client, Died, tail
 from report import Report
 
@@ -103,9 +103,9 @@ class Cluster:
             time.sleep(0.1)
 
     def victims(self, fault: str) -> list[NatsServer]:
-        """Return the servers that a fault kills."""
-        leader = self.leader()
-        followers = [server for server in self.servers if server is not leader]
+        """Return the servers that a fault kills; of those that follow the one that leads JetStream itself, if it is among them."""
+        leader, first = self.leader(), head(self.servers)
+        followers = sorted((server for server in self.servers if server is not leader), key=lambda server: server.name != first)
         return {"leader": [leader], "follower": followers[:1], "all": self.servers}[fault]
 
     def wait(self) -> None:

@@ -116,6 +116,19 @@ class NatsServer:
             return False
 
 
+def head(servers: list[NatsServer]) -> str:
+    """Return the name of the server that leads JetStream itself: its "meta" group, which makes streams and consumers."""
+    found: list[str] = []
+
+    def look() -> bool:
+        told = [server.monitor("/jsz").get("meta_cluster") for server in servers if server.runs]
+        found.extend(str(one["leader"]) for one in told if isinstance(one, dict) and one.get("leader"))
+        return bool(found)
+
+    eventually(look, START_S)
+    return found[0]
+
+
 @cache
 def version() -> tuple[int, ...]:
     """Return the version of the server that is installed."""

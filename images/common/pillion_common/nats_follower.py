@@ -19,7 +19,7 @@ from nats.aio.subscription import Subscription
 from pillion_common.errors import Unavailable
 from pillion_common.logs import EventLog
 from pillion_common.nats_link import NatsLink
-from pillion_common.nats_stream import API, Message, StreamGone, refusal
+from pillion_common.nats_stream import API, NO_STREAM, Message, StreamGone, refusal
 
 BATCH = 32
 BATCH_BYTES = 16 << 20  # more than any message has
@@ -29,7 +29,6 @@ EXPIRES_S = 30
 FORGOTTEN_S = 30  # after that a consumer that nobody asks is removed by its server
 RETRY_S = 0.25
 MAKE_S = 0.75  # for a consumer: one asked for while there was no leader is never made, and must be asked for again
-NO_STREAM = 10059
 GONE_S = 3.0  # a server that has just started may not know the stream yet
 
 _NANO = 1_000_000_000
@@ -44,7 +43,6 @@ class Follower:
         stream: its name.
         next_after: returns the message that follows one, by its number, without a consumer; None if there is none.
         take: must not raise.
-        batch: how many messages are under way at most.
     """
 
     def __init__(
@@ -53,13 +51,11 @@ class Follower:
         stream: str,
         next_after: Callable[[int], Awaitable[Message | None]],
         take: Callable[[Message], None],
-        batch: int = BATCH,
     ) -> None:
         self._link = link
         self._stream = stream
         self._next_after = next_after
         self._take = take
-        self._batch = batch
         self._seen = 0
         self._stopped = False
         self.heard_at = time.monotonic()  # of the stream, be it that there is nothing new
@@ -154,26 +150,26 @@ class Follower:
     async def _pull(self, subscription: Subscription, inbox: str, consumer: str) -> None:
         """Take messages until something is not as it should be."""
         asked = json.dumps(
-            {"batch": self._batch, "max_bytes": BATCH_BYTES, "expires": EXPIRES_S * _NANO, "idle_heartbeat": int(BEAT_S * _NANO)}
+            {"batch": BATCH, "max_bytes": BATCH_BYTES, "expires": EXPIRES_S * _NANO, "idle_heartbeat": int(BEAT_S * _NANO)}
         ).encode()
         delivered = left = 0
         while not self._stopped:
             if not left:
                 await self._link.client.publish(f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{consumer}", asked, reply=inbox)
-                left = self._batch
+                left = BATCH
             try:
                 message = await subscription.next_msg(SILENT_S)
             except nats.errors.TimeoutError:
                 return
             self.heard_at = time.monotonic()
             if (status := _status(message)) is None:
-                stream_seq, consumer_seq, behind = _numbers(message.reply)
+                stream_seq, consumer_seq = _numbers(message.reply)
                 if consumer_seq != delivered + 1:
                     return
                 delivered, left = consumer_seq, left - 1
                 if stream_seq > self._seen:
                     self._seen = stream_seq
-                    self._take(Message(stream_seq, message.subject, message.headers or {}, message.data, behind))
+                    self._take(Message(stream_seq, message.subject, message.headers or {}, message.data))
             elif status in ("408", "409"):  # what was asked for has expired, or is as large as it may be; or there is no consumer to answer
                 left = 0
             elif status != "100":
@@ -187,11 +183,11 @@ def _status(message: Msg) -> str | None:
     return (message.headers or {}).get("Status", "")
 
 
-def _numbers(reply: str) -> tuple[int, int, int]:
-    """Return a message's numbers in the stream and in the consumer, and how many messages come after it.
+def _numbers(reply: str) -> tuple[int, int]:
+    """Return a message's numbers in the stream and in the consumer.
 
     They are in `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.1.<17>.<4>.<time>.<0>`.
     """
     tokens = reply.split(".")
     first = 5 if len(tokens) < 11 else 7
-    return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 3])
+    return int(tokens[first]), int(tokens[first + 1])

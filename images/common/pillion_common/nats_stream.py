@@ -24,8 +24,10 @@ API = "$JS.API"
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED, EXPECTED_OF_SUBJECT = "Nats-Expected-Last-Sequence", "Nats-Expected-Last-Subject-Sequence"
 LOOK_S = 1.0  # for an answer to a question that may be asked again
+LEAD_S = 0.5  # for one that is asked twice a second
 NOT_LAST = {10071, 10164}  # JetStream's numbers for: the expected last sequence is not the last one
 NO_MESSAGE = 10037
+NO_STREAM = 10059
 
 _log = EventLog("nats")
 
@@ -58,13 +60,12 @@ class State(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message of the stream. Where it was followed, `behind` is how many came after it when it was sent."""
+    """A message of the stream."""
 
     seq: int
     subject: str
     headers: Mapping[str, str]
     payload: bytes
-    behind: int = 0
 
 
 class Stream:
@@ -123,6 +124,34 @@ class Stream:
         except (nats.errors.Error, OSError) as exc:
             raise refusal(exc) from exc
         return held(info)
+
+    async def lead(self) -> tuple[str, State]:
+        """Return which server leads it, an empty text where there is but one, and what it holds, as that server knows it.
+
+        Raises:
+            StreamGone: it is not there. Unavailable: nobody answers.
+        """
+        told = await self.ask_api(f"STREAM.INFO.{self.name}", {}, LEAD_S)
+        if (error := told.get("error")) is not None:
+            if error.get("err_code") == NO_STREAM:
+                raise StreamGone(f"the stream {self.name} is not there any more")
+            raise Unavailable(f"NATS does not tell of {self._what}: {error.get('description')}")
+        state = told["state"]
+        return (told.get("cluster") or {}).get("leader", ""), State(state["first_seq"], state["last_seq"], state["bytes"])
+
+    async def newest(self) -> int | None:
+        """Return the number of the newest message that any of the replicas has; None where it has no message, or none of them says so.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        try:
+            answer = await self._link.client.request(f"{API}.DIRECT.GET.{self.name}", b'{"last_by_subj":">"}', timeout=LEAD_S)
+            return int((answer.headers or {}).get("Nats-Sequence", "")) or None
+        except (nats.errors.NoRespondersError, ValueError):
+            return None
+        except (nats.errors.Error, OSError) as exc:
+            raise refusal(exc) from exc
 
     async def send(self, subject: str, payload: bytes, headers: dict[str, str], timeout_s: float) -> int:
         """Have a message kept; returns its number.
@@ -219,7 +248,7 @@ def refusal(exc: BaseException) -> Unavailable:
 
 
 def _bounds(config: StreamConfig) -> tuple[object, ...]:
-    return config.max_bytes, config.max_age, config.num_replicas, config.discard
+    return config.max_bytes, config.max_age, config.num_replicas, config.discard, config.republish
 
 
 def _headers(block: bytes) -> dict[str, str]:

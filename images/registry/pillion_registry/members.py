@@ -23,6 +23,7 @@ from pillion_common.nats_link import NatsLink
 from pillion_common.nats_stream import Overtaken, StreamGone, refusal
 from pillion_common.tasks import Supervisor
 from pillion_registry.sharing import FENCE_S, LEASE_S, RENEW_S, Sharing
+from pillion_registry.store.feed import Feed
 from pillion_registry.store.nats_bucket import Bucket, Entry
 
 LEASE_BYTES = 1 << 20
@@ -75,7 +76,7 @@ class Members:
         self.sharing = Sharing(self.me)
         self._link = link
         self._bucket = Bucket(link, "replicas", "leases of registries", LEASE_BYTES, max_age_s=KEPT_S)
-        self._follower = self._bucket.follower(self._take)
+        self._feed = Feed(self._bucket, self._take)
         self._changed = changed
         self._lapsed = lapsed
         self._answer = answer
@@ -124,7 +125,7 @@ class Members:
     async def leave(self) -> None:
         """Take our leave, so that the others go on at once."""
         self._leaving = True
-        self._follower.stop()
+        self._feed.stop()
         if self._link.stands:  # else nobody hears us, and our lease ends by itself
             with suppress(Unavailable, Overtaken):
                 entry = await self._bucket.get(self.me)
@@ -163,7 +164,7 @@ class Members:
 
     async def _follow(self) -> None:
         try:
-            await self._follower.run(0)
+            await self._feed.run()
         except StreamGone as exc:
             self._gone(exc.args[0])
 

@@ -23,7 +23,7 @@ from pillion_registry.lanes import Lanes
 from pillion_registry.store.base import Acknowledged, Change, Known, OnDone, Outdated, Put, Remove, SetState, Store, Stored, StoredInstance
 from pillion_registry.store.deciding import Due, keys_of, outdated, state_of
 from pillion_registry.store.echoes import SEEN_S, Echoes
-from pillion_registry.store.holes import Holes
+from pillion_registry.store.feed import Feed
 from pillion_registry.store.mirror import Mirror, News
 from pillion_registry.store.nats_bucket import Bucket, Entry
 from pillion_registry.store.nats_wire import Gone, Kept, Told, read_told, write
@@ -31,7 +31,6 @@ from pillion_registry.store.nats_wire import Gone, Kept, Told, read_told, write
 GIVE_UP_S = 5.0  # a write waits so long for NATS
 TRIES = 16  # against other writers of the same instance
 MAX_WAITING = 10_000
-AT_ONCE = 64  # keys that are read together
 CATCH_UP_S = 0.02
 OPEN_AGAIN_S = 0.5
 LOOK_S = 1.0
@@ -58,8 +57,7 @@ class NatsStore(Store):
         self.link = NatsLink(place, "pillion-registry", token_file)
         self._services = Bucket(self.link, "services", "the catalogue", CATALOG_BYTES)
         self.known = Bucket(self.link, "known", "what classic dependents know", KNOWN_BYTES)
-        self._holes = Holes(self._take)
-        self._follower = self._services.follower(self._holes.take)
+        self._feed = Feed(self._services, self._take)
         self._give_up_s = give_up_s
         self.mirror = Mirror()
         self._listener: Callable[[News], None] | None = None
@@ -124,10 +122,9 @@ class NatsStore(Store):
     async def close(self) -> None:
         """Finish what was committed and let go."""
         self._closed = True
-        self._follower.stop()
-        self._holes.close()
         if self._writes:
             await asyncio.wait(self._writes, timeout=self._give_up_s + SEEN_S)
+        self._feed.stop()
         await self._tasks.stop()
         await self.link.close()
 
@@ -150,7 +147,7 @@ class NatsStore(Store):
         self._epoch = await self._services.identity()
         if self.link.place.replicas > 1 and self.link.server_version() < SURE:
             _log.warning("old_nats", OLD)
-        self._following = self._following or self._tasks.spawn("follower", self._run_follower())
+        self._following = self._following or self._tasks.spawn("feed", self._run_feed())
         await self.catch_up()
         self.mirror.revision = max(self.mirror.revision, info.state.last_seq)
         self._opened = True
@@ -167,11 +164,11 @@ class NatsStore(Store):
 
     def silent_s(self) -> float:
         """Return for how long nothing was heard of the bucket; it is heard of twice a second."""
-        return time.monotonic() - self._follower.heard_at
+        return time.monotonic() - self._feed.heard_at
 
-    async def _run_follower(self) -> None:
+    async def _run_feed(self) -> None:
         try:
-            await self._follower.run(0)
+            await self._feed.run()
         except StreamGone as exc:
             self.lose(f"{exc.args[0]}: the catalogue is lost")
         finally:
@@ -213,22 +210,19 @@ class NatsStore(Store):
             await self._echoes.wait(revision, timeout_s)
 
     async def _all_known(self) -> dict[str, Told]:
-        free = asyncio.Semaphore(AT_ONCE)
-
-        async def one(key: str) -> tuple[str, Told] | None:
-            async with free:
-                entry = await self.known.get(key)
-            with suppress(InvalidInput):
-                return (key, read_told(entry.value)) if entry is not None and not entry.deleted else None
-            return None
-
         while True:
             try:
-                found = await asyncio.gather(*(one(key) for key in await self.known.keys()))
-                return dict(pair for pair in found if pair is not None)
+                entries = await self.known.entries()
+                break
             except Unavailable as exc:
                 _log.warn_seldom("store_not_open", f"what dependents know cannot be read: {exc.message}; trying again")
                 await asyncio.sleep(OPEN_AGAIN_S)
+        known = {}
+        for entry in entries:
+            with suppress(InvalidInput):
+                if not entry.deleted:
+                    known[entry.key] = read_told(entry.value)
+        return known
 
     def _fitting(self, known: dict[str, Told], instance_id: str) -> Known | None:
         told = known.get(instance_id)
@@ -368,10 +362,10 @@ class NatsStore(Store):
 
     async def _watch(self) -> None:
         """Look after the bucket: whether it is still the same, who was missed while this replica was away, what nobody needs any more."""
-        heard_at, away = self._follower.heard_at, False
+        heard_at, away = self._feed.heard_at, False
         for turn in itertools.count():
             await asyncio.sleep(LOOK_S)
-            was, heard_at = heard_at, self._follower.heard_at
+            was, heard_at = heard_at, self._feed.heard_at
             away = away or heard_at - was > AWAY_S
             with suppress(Unavailable, Overtaken):
                 if away:

@@ -12,30 +12,31 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js.api import DiscardPolicy, RePublish, RetentionPolicy, StorageType, StreamConfig
 
 from pillion_common.errors import StorageFull, Unavailable
-from pillion_common.nats_follower import Follower
 from pillion_common.nats_link import RETRY_AFTER_S, NatsLink
 from pillion_common.nats_stream import EXPECTED_OF_SUBJECT, MESSAGE_ID, Doubtful, Message, Overtaken, Stream
 
 DUPLICATES_S = 120.0
 OPERATION = "KV-Operation"
+SEQUENCE, SUBJECT = "Nats-Sequence", "Nats-Subject"  # of what is published again
 SEND_S = 1.0  # for one try; a try is made again under the same name, so that it counts once
 RETRY_S = 0.2
 MAX_DOUBTS = 3  # tries of what may be under way; then it was refused
-BATCH = 256
+AT_ONCE = 64  # messages that are read together
 IDENTITY = "=identity"  # no instance has such an id
 
 
 class Entry(NamedTuple):
-    """What a key has; `deleted` where it is a marker. `seq` is the bucket's revision, `behind` how many messages came after it."""
+    """What a key has; `deleted` where it is a marker. `seq` is the bucket's revision."""
 
     seq: int
     key: str
     value: bytes
     deleted: bool
-    behind: int = 0
 
 
 class Bucket:
@@ -51,6 +52,7 @@ class Bucket:
     def __init__(self, link: NatsLink, name: str, what: str, max_bytes: int, max_age_s: float = 0.0, durable: bool = True) -> None:
         bucket = f"{link.place.prefix}_{name}"
         self._before = f"$KV.{bucket}."
+        self._told = f"{bucket}.kept.>"  # where NATS publishes again what it has kept
         self._link = link
         config = StreamConfig(
             name=f"KV_{bucket}",
@@ -67,6 +69,7 @@ class Bucket:
             allow_rollup_hdrs=True,
             deny_delete=True,
             allow_direct=True,
+            republish=RePublish(src=f"{self._before}>", dest=self._told),
         )
         self.stream = Stream(link, config, what)
 
@@ -180,17 +183,50 @@ class Bucket:
         """
         await self.stream.ask_api(f"STREAM.PURGE.{self.stream.name}", {"filter": self._subject(key), "seq": upto + 1})
 
-    def follower(self, take: Callable[[Entry], None]) -> Follower:
-        """Return a follower of all keys, by consumers alone; `take` must not raise.
+    async def listen(self, hear: Callable[[Entry], None]) -> Subscription:
+        """Have each message told as soon as NATS has kept it, in the order of the revisions; some get lost, some come twice.
 
-        What comes next cannot be asked for by number here: most numbers are of what was replaced. And where a server has just become the
-        leader, a question for the next message of a subject may be answered with one that comes later.
+        Args:
+            hear: must not raise.
         """
 
-        async def none(_: int) -> None:
-            return None
+        async def told(message: Msg) -> None:
+            headers = message.headers or {}
+            with suppress(KeyError, ValueError):  # none of the bucket's
+                hear(self._entry(Message(int(headers[SEQUENCE]), headers[SUBJECT], headers, message.data)))
 
-        return Follower(self._link, self.stream.name, none, lambda message: take(self._entry(message)), BATCH)
+        return await self._link.client.subscribe(self._told, cb=told)
+
+    async def newest(self) -> int | None:
+        """Return the newest revision that any of the bucket's servers has; None where none says so.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        return await self.stream.newest()
+
+    async def numbered(self, seq: int) -> Entry | None:
+        """Return the message of a revision; None if the bucket's leader does not have it.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        found = await self.stream.message(seq)
+        return self._entry(found) if found is not None else None
+
+    async def entries(self) -> list[Entry]:
+        """Return what all keys have, markers included, each as the stream's leader knows it when it is asked.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        free = asyncio.Semaphore(AT_ONCE)
+
+        async def one(key: str) -> Entry | None:
+            async with free:
+                return await self.get(key)
+
+        return [entry for entry in await asyncio.gather(*map(one, await self.keys())) if entry is not None]
 
     async def _send(self, key: str, value: bytes, headers: dict[str, str]) -> int:
         if not self.stream.reachable:  # nats-py would keep it, and send it long after whoever asked was told that it failed
@@ -202,7 +238,7 @@ class Bucket:
 
     def _entry(self, message: Message) -> Entry:
         deleted = message.headers.get(OPERATION) in ("DEL", "PURGE")
-        return Entry(message.seq, _plain(message.subject.removeprefix(self._before)), message.payload, deleted, message.behind)
+        return Entry(message.seq, _plain(message.subject.removeprefix(self._before)), message.payload, deleted)
 
 
 def _is_named(message: Message, headers: dict[str, str]) -> bool:
