@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -115,8 +116,27 @@ async def test_a_bucket_that_is_deleted_is_a_reason_to_start_anew(own_server: Na
         await one.store.link.jetstream().delete_stream(one.store._services.stream.name)
         async with asyncio.timeout(15):
             why = await other.store.lost()
-        assert "the catalogue is lost" in why or why == "the catalogue's bucket is another one"  # made anew by the first that notices
+        assert "and the catalogue with it" in why or why == "the catalogue's bucket is another one"  # made anew by the first that notices
         assert other.states() == {"i1": State.STARTING}  # it is not taken for a catalogue without anybody
+
+
+async def test_a_bucket_that_is_put_back_is_a_reason_to_start_anew(own_server: NatsServer, tmp_path: Path) -> None:
+    async with stores(own_server, give_up_s=8.0) as [one, other]:
+        await one.store.commit([put(record("a"))])
+        own_server.kill()
+        shutil.copytree(own_server.folder / "data", tmp_path / "copy")
+        own_server.start()
+        await until(lambda: one.store.link.stands, 15)
+        await one.store.commit([put(record("b"))])
+        await one.store.commit([put(record("c"))])
+        await settled(one, other)
+        own_server.forget()
+        shutil.copytree(tmp_path / "copy", own_server.folder / "data")
+        own_server.start()
+        name = one.store._services.stream.name
+        async with asyncio.timeout(15):
+            assert await other.store.lost() == f"the stream {name} was put back to an earlier state, and the catalogue with it"
+        assert set(other.states()) == set("abc")
 
 
 async def test_three_servers_outlive_their_leader(tmp_path: Path) -> None:
@@ -168,14 +188,13 @@ async def test_a_cluster_of_servers_that_may_not_agree_is_told_of(
 async def test_the_bucket_is_heard_while_jetstream_has_no_leader(tmp_path: Path) -> None:
     """Where the server that leads JetStream itself is killed, and another one leads the bucket."""
     with nats_servers(tmp_path, 3) as servers:
-        async with stores(*servers) as [one, other]:
+        async with stores(*servers, give_up_s=5.0) as [one, other]:
             await one.store.commit([put(record("a"))])
             stream = one.store._services.stream
             while (await stream.lead())[0] == (first := await asyncio.to_thread(head, servers)):
                 await stream.ask_api(f"STREAM.LEADER.STEPDOWN.{stream.name}", {})
                 await asyncio.sleep(0.5)
             next(server for server in servers if server.name == first).kill()
-            await until(lambda: one.store.link.stands and other.store.link.stands)
             await one.store.commit([put(record("b"))])
             await settled(one, other)
             assert set(other.states()) == {"a", "b"}

@@ -272,6 +272,24 @@ async def test_one_that_is_never_whole_is_shown_as_it_is(monkeypatch: pytest.Mon
     assert shown[0] == 1
 
 
+async def test_a_bucket_that_was_put_back_ends_it_unless_it_is_one_that_was_just_elected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "GONE_S", 0.1)
+    bucket = FakeBucket()
+    reader = Reader(bucket)
+    running = asyncio.create_task(reader.feed.run())
+    for key in "abc":
+        bucket.put(key)
+    await reader.until_it_shows(3)
+    bucket.applied = bucket.behind = 1
+    await asyncio.sleep(0.05)
+    bucket.applied, bucket.behind = None, 0
+    await asyncio.sleep(0.1)
+    assert not running.done()
+    bucket.applied = bucket.behind = 1
+    with pytest.raises(StreamGone, match="the stream KV_test was put back to an earlier state"):
+        await asyncio.wait_for(running, 5)
+
+
 async def test_a_bucket_that_is_gone_ends_it_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "GONE_S", 0.05)
     bucket = FakeBucket()

@@ -27,7 +27,7 @@ BEAT_S = 0.5
 MANY = 1_000  # messages are read by their numbers; where more are missing, all keys are
 MAX_AHEAD = 10_000  # messages after one that is missing; more are read as well
 SETTLE_S = 1.0  # for what replaces what is missing to be read too; then what is there is shown: better than nothing, where it never ends
-GONE_S = 3.0  # a server that has just started may not know the stream yet
+GONE_S = 3.0  # a server that has just started may not know the stream yet, and one that was just elected not all of it
 
 _log = EventLog("store")
 
@@ -58,7 +58,7 @@ class Feed:
         """Follow from the beginning on, over any outage, until it is stopped.
 
         Raises:
-            StreamGone: the bucket is not there any more.
+            StreamGone: the bucket is not there any more, or was put back to an earlier state.
         """
         subscription = await self._bucket.listen(self._hear)
         gone_at: float | None = None
@@ -67,19 +67,20 @@ class Feed:
                 self._missing.clear()
                 try:
                     await self._look()
-                    gone_at = None
                 except StreamGone:
                     gone_at = gone_at or time.monotonic()
                     if time.monotonic() - gone_at > GONE_S:
                         raise
-                    await asyncio.sleep(BEAT_S)
                 except Unavailable as exc:
                     if self._bucket.stream.reachable and not self._stopped:
                         said = f"what is new in {self._bucket.stream.name} cannot be read: {exc.message}; trying again"
                         _log.warn_seldom("following_failed", said)
-                    await asyncio.sleep(BEAT_S)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._missing.wait(), BEAT_S)
+                else:
+                    gone_at = None
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._missing.wait(), BEAT_S)
+                    continue
+                await asyncio.sleep(BEAT_S)
         finally:
             with suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
@@ -104,7 +105,7 @@ class Feed:
         newest = await self._bucket.newest()
         self.heard_at = time.monotonic()
         begun = not self._reading
-        if begun and newest is not None and newest <= self._seen and not self._ahead:
+        if begun and newest == self._seen and not self._ahead:
             return
         found: list[Entry] = []
         upto = self._seen
@@ -134,6 +135,8 @@ class Feed:
         at, ends = self._seen, time.monotonic() + SETTLE_S
         while True:
             server, state = await self._lead()
+            if state.last < self._seen:
+                raise StreamGone(f"the stream {self._bucket.stream.name} was put back to an earlier state")
             first = max(at + 1, state.first)
             if state.last < first:
                 return found, max(at, state.last)

@@ -170,7 +170,7 @@ class NatsStore(Store):
         try:
             await self._feed.run()
         except StreamGone as exc:
-            self.lose(f"{exc.args[0]}: the catalogue is lost")
+            self.lose(f"{exc.args[0]}, and the catalogue with it")
         finally:
             if not self._closed:
                 self.lose("nothing follows the catalogue's bucket any more")
