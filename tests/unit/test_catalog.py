@@ -23,7 +23,7 @@ def catalog() -> Catalog:
 
 
 def register(catalog: Catalog, name: str = "Log", url: str = A, now_s: float = 0.0, **more: Any) -> list[Transition]:
-    return catalog.accept(catalog.decide(registration(name, url, **more), "10.0.0.1", now_s), now_s)
+    return catalog.accept(catalog.decide(registration(name, url, **more), "10.0.0.1", now_s))
 
 
 def up(catalog: Catalog, name: str = "Log", url: str = A, **more: Any) -> Instance:
@@ -50,6 +50,15 @@ def test_a_check_that_passes_makes_it_up_and_offered(catalog: Catalog) -> None:
     assert instance.since_s == 5.0
     assert offered(catalog) == [A]
     assert catalog.passed(instance, 6.0) is None
+
+
+def test_registering_again_in_the_same_words_changes_neither_state_nor_since_when(catalog: Catalog) -> None:
+    up(catalog, incarnation=3)  # at 1.0
+    assert register(catalog, now_s=7.0, incarnation=3)[0].instance.since_s == 1.0
+    assert register(catalog, now_s=8.0, incarnation=4)[0].instance.since_s == 8.0  # another process
+    down = register(catalog, now_s=9.0, incarnation=4)[0].instance
+    catalog.failed(down, "refused", 10.0)
+    assert register(catalog, now_s=11.0, incarnation=4)[0].instance.since_s == 11.0  # it starts
 
 
 def test_evidence_of_death_withdraws_at_once_with_the_reason(catalog: Catalog) -> None:

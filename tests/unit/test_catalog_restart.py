@@ -58,7 +58,7 @@ def test_one_miss_does_not_withdraw_it() -> None:
 def test_an_instance_that_registers_again_before_its_check_is_withdrawn_from_nobody() -> None:
     catalog, instance = restored()
     again = Registration("Log", A, heartbeat_url=A, instance_id=instance.record.instance_id)
-    catalog.accept(catalog.decide(again, "10.0.0.1", 60.0), 60.0)
+    catalog.accept(catalog.decide(again, "10.0.0.1", 60.0))
     providers = catalog.providers("Log")
     assert A in providers.kept or A in providers.entries
 

@@ -15,7 +15,7 @@ def catalog(*names: str) -> Catalog:
     made = Catalog(max_instances=1000)
     for name in names:
         given = Registration(name, f"http://10.0.0.1/{name}", heartbeat_url="http://10.0.0.1/h")
-        made.accept(made.decide(given, "10.0.0.1", 0.0), 0.0)
+        made.accept(made.decide(given, "10.0.0.1", 0.0))
     return made
 
 

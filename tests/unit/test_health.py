@@ -231,6 +231,6 @@ def test_who_flaps_is_held_down_with_a_reason_until_it_is_over(lab: Lab) -> None
 def test_who_flaps_and_registers_anew_is_held_down_all_the_same(lab: Lab) -> None:
     flap(lab, 4)
     given = lab.instance("A0").record.registration
-    lab.catalog.accept(lab.catalog.decide(given, "10.0.0.1", lab.time()), lab.time())
+    lab.catalog.accept(lab.catalog.decide(given, "10.0.0.1", lab.time()))
     known = lab.catalog.at_url(given.service_url)[0]
     assert known.state is State.STARTING

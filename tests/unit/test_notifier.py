@@ -53,7 +53,7 @@ class Lab:
     def register(self, instance_id: str, name: str, *requires: str) -> None:
         url = f"http://127.0.0.1:1/{instance_id}"
         given = Registration(name, url, requires, url, url, instance_id=instance_id, protocol=2)
-        self.catalog.accept(self.catalog.decide(given, "127.0.0.1", 0.0), 0.0)
+        self.catalog.accept(self.catalog.decide(given, "127.0.0.1", 0.0))
         instance = self.catalog.get(instance_id)
         assert instance is not None
         self.notifier.watch(instance.record)

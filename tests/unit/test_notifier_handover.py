@@ -79,7 +79,7 @@ class Lab:
     def add(self, instance_id: str, name: str, *requires: str, protocol: int | None = None) -> Record:
         url = f"{URL}/{instance_id}"
         given = Registration(name, url, requires, url, url, instance_id=instance_id, protocol=protocol)
-        self.catalog.accept(self.catalog.decide(given, "127.0.0.1", 0.0), 0.0)
+        self.catalog.accept(self.catalog.decide(given, "127.0.0.1", 0.0))
         instance = self.catalog.get(instance_id)
         assert instance is not None
         self.catalog.passed(instance, 0.0)

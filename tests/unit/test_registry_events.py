@@ -87,5 +87,5 @@ def test_every_transition_of_the_catalogue_carries_its_own_revision() -> None:
     url = "http://10.0.0.7:6000"
     for instance_id in ("a", "b"):
         given = Registration("Db", url, heartbeat_url=url, instance_id=instance_id)
-        told = catalog.accept(catalog.decide(given, "10.0.0.7", 1.0), 1.0)
+        told = catalog.accept(catalog.decide(given, "10.0.0.7", 1.0))
     assert [(one.instance.record.instance_id, one.after, one.revision) for one in told] == [("a", None, 2), ("b", "starting", 3)]

@@ -54,7 +54,7 @@ class Lab:
 
     def register(self, name: str, url: str, trusted: bool = False) -> Instance:
         decision = self.catalog.decide(Registration(name, url), "10.0.0.7", NOW_S, trusted)
-        self.catalog.accept(decision, NOW_S)
+        self.catalog.accept(decision)
         instance = self.catalog.get(decision.record.instance_id)
         assert instance is not None
         self.catalog.passed(instance, NOW_S)

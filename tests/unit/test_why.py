@@ -32,7 +32,7 @@ def _fleet(providers: int, consumers: int, host: str = "10.0.0.7", needs: int = 
 
 
 def _add(catalog: Catalog, given: Registration) -> None:
-    catalog.accept(catalog.decide(given, "10.0.0.8", AT_S), AT_S)
+    catalog.accept(catalog.decide(given, "10.0.0.8", AT_S))
 
 
 def _set(catalog: Catalog, name: str, **attributes: Any) -> None:

@@ -94,6 +94,7 @@ class Decision(NamedTuple):
     state: State
     retained: bool  # see Instance
     new: bool  # one more instance than before
+    since_s: float  # it has this state
 
 
 class Transition(NamedTuple):
@@ -213,13 +214,14 @@ class Catalog:
         state = kept_state(registration, {one.state for one in same}, incarnations)
         retained = state is State.STARTING and any(instance.retained for instance in same)
         replaced = tuple(instance.record.instance_id for instance in earlier if instance.record.instance_id != instance_id)
-        return Decision(record, replaced, state, retained, not earlier)
+        renewed = [one.since_s for one in same if one.state is state and one.record.registration == registration]
+        return Decision(record, replaced, state, retained, not earlier, min(renewed, default=now_s))
 
     def decide_generation(self, now_s: float) -> int:
         """Return the next record's generation."""
         return self._generation + 1
 
-    def accept(self, decision: Decision, now_s: float) -> list[Transition]:
+    def accept(self, decision: Decision) -> list[Transition]:
         """Carry a decision out, once it is stored."""
         hidden = [i.hidden_until_s for i in self._same(decision) if i.hidden_until_s] if decision.state is State.DRAINING else []
         changes = [change for instance_id in decision.replaced if (change := self.remove(instance_id, "replaced by a new registration"))]
@@ -229,7 +231,8 @@ class Catalog:
             before = None
         if before is not None:
             self._unlink(before)
-        instance = Instance(decision.record, decision.state, now_s, retained=decision.retained, hidden_until_s=max(hidden, default=None))
+        since_s, hidden_until_s = decision.since_s, max(hidden, default=None)
+        instance = Instance(decision.record, decision.state, since_s, retained=decision.retained, hidden_until_s=hidden_until_s)
         self._link(instance)
         changes.append(self._changed(instance, before.state if before else None, decision.state, None))
         return changes

@@ -174,13 +174,13 @@ class Registry:
             kept_state = State.UP if decision.retained or hidden_until_s else decision.state
             renewed = earlier is not None and earlier.record.registration == registration
             kind = events.RENEWED if renewed else events.REGISTERED
-            put = Put(decision.record, kept_state, now, decision.replaced, self._catalog.revision + 1, Hand(kind))
+            put = Put(decision.record, kept_state, decision.since_s, decision.replaced, self._catalog.revision + 1, Hand(kind))
             self._coming += decision.new
             try:
                 await self.keeping.commit(put)
             finally:
                 self._coming -= decision.new
-            self._accept(decision, now, kind)
+            self._accept(decision, kind)
         revision, now_there = self._catalog.revision, self._catalog.get(instance_id)
         warnings = self._doubts.about(registration) or UNSET
         state = now_there.state if now_there else decision.state
@@ -296,9 +296,9 @@ class Registry:
             self.prober.watch(one.record, RESTART_SPREAD_S * index / len(stored.instances))
             self.notifier.watch(one.record, known=one.known or {})
 
-    def _accept(self, decision: Decision, now: float, kind: str) -> None:
+    def _accept(self, decision: Decision, kind: str) -> None:
         """Carry out what was decided and is kept."""
-        transitions = self._catalog.accept(decision, now)
+        transitions = self._catalog.accept(decision)
         self._let_go(*decision.replaced)
         self._channels.renew(decision.record)
         self.prober.watch(decision.record, healthy=decision.state is State.UP)

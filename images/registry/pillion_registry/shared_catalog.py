@@ -78,7 +78,7 @@ class SharedCatalog(Catalog):
         if known is not None and known.record.generation == record.generation:
             changes.append(self._become(known, kept))
             return [change for change in changes if change is not None]
-        changes += self.accept(Decision(record, (), kept.state, False, known is None), kept.since)
+        changes += self.accept(Decision(record, (), kept.state, False, known is None, kept.since))
         if (instance := self.get(record.instance_id)) is not None:
             instance.hidden_until_s = kept.hidden_until
         return [change for change in changes if change is not None]

@@ -133,7 +133,7 @@ class SharedRegistry(Registry):
     def _restore(self, stored: Stored) -> None:
         self._catalog.restore(((one.record, one.state, one.since_s, one.reason) for one in stored.instances), stored.revision)
 
-    def _accept(self, decision: Decision, now: float, kind: str) -> None:
+    def _accept(self, decision: Decision, kind: str) -> None:
         """Do nothing: the news have come before the answer."""
 
     def _propose(self, instance: Instance, state: State, reason: str | None, since_s: float, hidden_until_s: float | None) -> None:

@@ -273,8 +273,9 @@ class NatsStore(Store):
                 state = state_of(put, now)
             if now is not None and now.kept.hidden_until is not None and state_of(put, now) is State.DRAINING:
                 state, hidden_until_s = State.DRAINING, now.kept.hidden_until  # registering again ends no hiding
+            since_s = put.since_s if state is put.state else record.registered_s
             kept = Kept(
-                record.generation, record.registrant, record.registered_s, record.registration, state, put.since_s,
+                record.generation, record.registrant, record.registered_s, record.registration, state, since_s,
                 trusted=record.trusted, hidden_until=hidden_until_s, kind=put.hand.kind, by=put.hand.by,
             )  # fmt: skip
             if await self._try(record.instance_id, write(kept), ends):
