@@ -248,8 +248,8 @@ async def _server(scene: Scene, number: int) -> str:
     cluster = scene.trio.cluster
     leads = number % 2 == 1
     victim = (await asyncio.to_thread(cluster.victims, "leader" if leads else "follower"))[0]
-    first = " and leads JetStream" if await asyncio.to_thread(head, cluster.servers) == victim.name else ""
-    part = f"{number + 1:2}: {victim.name}, which {'leads' if leads else 'follows'}{first}, killed"
+    first = " and leads JetStream itself" if await asyncio.to_thread(head, cluster.servers) == victim.name else ""
+    part = f"{number + 1:2}: {victim.name}, which {'leads' if leads else 'follows'} the bucket{first}, killed"
     victim.kill()
     writes_s = await scene.writes_again()
     await asyncio.sleep(AWAY_S)
