@@ -57,7 +57,7 @@ class FakeBucket:
 
     async def newest(self) -> int | None:
         await asyncio.sleep(0)
-        return max(0, max(self.messages.values(), default=0) - self.behind) or None
+        return max(0, max(self.messages.values(), default=0) - self.behind)
 
     async def lead(self) -> tuple[str, State]:
         await asyncio.sleep(0)
@@ -288,6 +288,23 @@ async def test_a_bucket_that_was_put_back_ends_it_unless_it_is_one_that_was_just
     bucket.applied = bucket.behind = 1
     with pytest.raises(StreamGone, match="the stream KV_test was put back to an earlier state"):
         await asyncio.wait_for(running, 5)
+
+
+async def test_it_is_not_heard_where_no_server_has_it_and_the_leader_does_not_answer() -> None:
+    bucket = FakeBucket()
+    async with reading(bucket) as reader:
+        bucket.put("a")
+        await reader.until_it_shows(1)
+
+        async def nobody() -> int | None:
+            return None
+
+        bucket.newest = nobody  # type: ignore[method-assign]
+        bucket.fails = Unavailable("nobody leads")
+        await asyncio.sleep(0.01)
+        heard_at = reader.feed.heard_at
+        await asyncio.sleep(0.02)
+        assert reader.feed.heard_at == heard_at
 
 
 async def test_a_bucket_that_is_gone_ends_it_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

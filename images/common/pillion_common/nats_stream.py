@@ -140,18 +140,18 @@ class Stream:
         return (told.get("cluster") or {}).get("leader", ""), State(state["first_seq"], state["last_seq"], state["bytes"])
 
     async def newest(self) -> int | None:
-        """Return the number of the newest message that any of the replicas has; None where it has no message, or none of them says so.
+        """Return the number of the newest message that some replica has; 0 if its newest was removed, None where no replica is there.
 
         Raises:
             Unavailable: nobody answers.
         """
         try:
             answer = await self._link.client.request(f"{API}.DIRECT.GET.{self.name}", b'{"last_by_subj":">"}', timeout=LEAD_S)
-            return int((answer.headers or {}).get("Nats-Sequence", "")) or None
-        except (nats.errors.NoRespondersError, ValueError):
+        except nats.errors.NoRespondersError:
             return None
         except (nats.errors.Error, OSError) as exc:
             raise refusal(exc) from exc
+        return int((answer.headers or {}).get("Nats-Sequence", 0))
 
     async def send(self, subject: str, payload: bytes, headers: dict[str, str], timeout_s: float) -> int:
         """Have a message kept; returns its number.

@@ -25,7 +25,7 @@ from pillion_registry.store.nats_bucket import AT_ONCE, Bucket, Entry
 
 BEAT_S = 0.5
 MANY = 1_000  # messages are read by their numbers; where more are missing, all keys are
-MAX_AHEAD = 10_000  # messages after one that is missing; more are read as well
+MAX_AHEAD = 2_000  # messages after one that is missing; more are read as well
 SETTLE_S = 1.0  # for what replaces what is missing to be read too; then what is there is shown: better than nothing, where it never ends
 GONE_S = 3.0  # a server that has just started may not know the stream yet, and one that was just elected not all of it
 
@@ -65,6 +65,7 @@ class Feed:
         try:
             while not self._stopped:
                 self._missing.clear()
+                seen = self._seen
                 try:
                     await self._look()
                 except StreamGone:
@@ -77,9 +78,10 @@ class Feed:
                         _log.warn_seldom("following_failed", said)
                 else:
                     gone_at = None
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._missing.wait(), BEAT_S)
-                    continue
+                    if self._seen > seen or not self._ahead:  # else the leader lacks what has been told already
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(self._missing.wait(), BEAT_S)
+                        continue
                 await asyncio.sleep(BEAT_S)
         finally:
             with suppress(nats.errors.Error, OSError):
@@ -103,7 +105,8 @@ class Feed:
     async def _look(self) -> None:
         """Read what is missing, if anything is."""
         newest = await self._bucket.newest()
-        self.heard_at = time.monotonic()
+        if newest is not None:
+            self.heard_at = time.monotonic()
         begun = not self._reading
         if begun and newest == self._seen and not self._ahead:
             return

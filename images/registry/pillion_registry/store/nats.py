@@ -56,7 +56,7 @@ class NatsStore(Store):
     def __init__(self, place: NatsPlace, token_file: str = "", give_up_s: float = GIVE_UP_S) -> None:
         self.link = NatsLink(place, "pillion-registry", token_file)
         self._services = Bucket(self.link, "services", "the catalogue", CATALOG_BYTES)
-        self.known = Bucket(self.link, "known", "what classic dependents know", KNOWN_BYTES)
+        self.known = Bucket(self.link, "known", "what classic dependents know", KNOWN_BYTES, followed=False)
         self._feed = Feed(self._services, self._take)
         self._give_up_s = give_up_s
         self.mirror = Mirror()

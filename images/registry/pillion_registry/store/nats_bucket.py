@@ -46,10 +46,10 @@ class Bucket:
         name: after the place's prefix.
         what: it holds, for messages.
         max_age_s: after which an entry goes by itself; 0: never.
-        durable: on disks; else in the servers' memories.
+        followed: whether anybody listens to it.
     """
 
-    def __init__(self, link: NatsLink, name: str, what: str, max_bytes: int, max_age_s: float = 0.0, durable: bool = True) -> None:
+    def __init__(self, link: NatsLink, name: str, what: str, max_bytes: int, max_age_s: float = 0.0, followed: bool = True) -> None:
         bucket = f"{link.place.prefix}_{name}"
         self._before = f"$KV.{bucket}."
         self._told = f"{bucket}.kept.>"  # where NATS publishes again what it has kept
@@ -63,13 +63,13 @@ class Bucket:
             max_msgs_per_subject=1,
             max_bytes=max_bytes,
             max_age=max_age_s,
-            storage=StorageType.FILE if durable else StorageType.MEMORY,
+            storage=StorageType.FILE,
             num_replicas=link.place.replicas,
             duplicate_window=min(DUPLICATES_S, max_age_s or DUPLICATES_S),
             allow_rollup_hdrs=True,
             deny_delete=True,
             allow_direct=True,
-            republish=RePublish(src=f"{self._before}>", dest=self._told),
+            republish=RePublish(src=f"{self._before}>", dest=self._told) if followed else None,
         )
         self.stream = Stream(link, config, what)
 
@@ -198,7 +198,7 @@ class Bucket:
         return await self._link.client.subscribe(self._told, cb=told)
 
     async def newest(self) -> int | None:
-        """Return the newest revision that any of the bucket's servers has; None where none says so.
+        """Return the newest revision that some server has; 0 if what had it was removed, None where no server has the bucket.
 
         Raises:
             Unavailable: nobody answers.
