@@ -192,7 +192,7 @@ class Bucket:
 
         async def told(message: Msg) -> None:
             headers = message.headers or {}
-            with suppress(KeyError, ValueError):  # none of the bucket's
+            if SEQUENCE in headers and SUBJECT in headers:  # else it is none of the bucket's
                 hear(self._entry(Message(int(headers[SEQUENCE]), headers[SUBJECT], headers, message.data)))
 
         return await self._link.client.subscribe(self._told, cb=told)
