@@ -184,8 +184,8 @@ class Stream:
             Unavailable: nobody answers.
         """
         try:
-            answer = await self._link.client.request(f"{API}.DIRECT.GET.{self.name}", b'{"seq":%d}' % seq, timeout=ASK_S)
-        except nats.errors.NoRespondersError:
+            answer = await self._link.client.request(f"{API}.DIRECT.GET.{self.name}", b'{"seq":%d}' % seq, timeout=LEAD_S)
+        except (nats.errors.NoRespondersError, nats.errors.TimeoutError):  # a server that hangs is asked in its turn, for a minute and more
             return await self._ask({"seq": seq})
         except (nats.errors.Error, OSError) as exc:
             raise refusal(exc) from exc

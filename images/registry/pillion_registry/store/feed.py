@@ -12,6 +12,7 @@ in one turn of the loop.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,6 +48,7 @@ class Feed:
         self._reading = True
         self._missing = asyncio.Event()
         self._stopped = False
+        self._broken: Exception | None = None  # a fault of `take`
         self.heard_at = time.monotonic()  # of the bucket, be it that there is nothing new
 
     def stop(self) -> None:
@@ -64,6 +66,8 @@ class Feed:
         gone_at: float | None = None
         try:
             while not self._stopped:
+                if self._broken is not None:
+                    raise self._broken
                 self._missing.clear()
                 seen = self._seen
                 try:
@@ -73,6 +77,7 @@ class Feed:
                     if time.monotonic() - gone_at > GONE_S:
                         raise
                 except Unavailable as exc:
+                    gone_at = None
                     if self._bucket.stream.reachable and not self._stopped:
                         said = f"what is new in {self._bucket.stream.name} cannot be read: {exc.message}; trying again"
                         _log.warn_seldom("following_failed", said)
@@ -93,7 +98,11 @@ class Feed:
         if entry.seq > self._seen and len(self._ahead) < MAX_AHEAD:
             self._ahead[entry.seq] = entry
         if not self._reading:
-            self._go_on()
+            try:
+                self._go_on()
+            except Exception as exc:  # nats-py would swallow it, and what is here would differ from the bucket without a word
+                self._broken = exc
+                self._missing.set()
 
     def _go_on(self) -> None:
         while (entry := self._ahead.pop(self._seen + 1, None)) is not None:
@@ -135,26 +144,28 @@ class Feed:
         Only a leader that has all before a message can say that it is not there: one that was just elected may not have it yet.
         """
         found: list[Entry] = []
-        at, ends = self._seen, time.monotonic() + SETTLE_S
+        at, ends = self._seen, math.inf
+        before: str | None = None  # who said of some messages that they are not there
         while True:
             server, state = await self._lead()
+            if before not in (None, server):
+                raise Unavailable("its leader has just changed")
             if state.last < self._seen:
                 raise StreamGone(f"the stream {self._bucket.stream.name} was put back to an earlier state")
             first = max(at + 1, state.first)
             if state.last < first:
                 return found, max(at, state.last)
+            if time.monotonic() > ends:
+                return found, at
             if state.last - first < MANY:
                 more = await self._numbered(first, state.last)
             else:
-                more = sorted(entry for entry in await self._bucket.entries() if entry.seq <= state.last)
-                ends = time.monotonic() + SETTLE_S
-            if (await self._lead())[0] == server:
-                found += [entry for entry in more if entry.seq > at]
-                whole, at = len(more) == state.last - at, state.last
-                if whole or time.monotonic() > ends:
-                    return found, at
-            elif time.monotonic() > ends:
-                raise Unavailable("its leader changes all the time")
+                more = sorted(entry for entry in await self._bucket.entries() if at < entry.seq <= state.last)
+            found += more
+            whole, at, before = len(more) == state.last - at, state.last, server
+            if whole:
+                return found, at
+            ends = min(ends, time.monotonic() + SETTLE_S)
 
     async def _lead(self) -> tuple[str, State]:
         told = await self._bucket.stream.lead()
