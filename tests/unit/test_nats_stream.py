@@ -13,7 +13,7 @@ from nats.js.api import StreamConfig
 
 from pillion_common.errors import Unavailable
 from pillion_common.nats_link import NatsPlace
-from pillion_common.nats_stream import Doubtful, Overtaken, Stream
+from pillion_common.nats_stream import LEAD_S, Doubtful, Overtaken, Stream
 from pillion_registry.store import nats_bucket
 from pillion_registry.store.nats_bucket import Bucket
 
@@ -33,6 +33,7 @@ class Servers:
     def __init__(self, *answers: dict[str, Any] | None, holder: str = "us") -> None:
         self.answers = list(answers)
         self.names: list[str] = []
+        self.waited_s: list[float] = []  # for an answer of any replica; the one that is asked hangs
         self.holder = holder
 
     @property
@@ -40,6 +41,9 @@ class Servers:
         return SimpleNamespace(client=self, stands=True, place=NatsPlace(("nats://h:1",), 3, "p"))
 
     async def request(self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None) -> SimpleNamespace:
+        if ".DIRECT.GET." in subject:
+            self.waited_s.append(timeout)
+            raise nats.errors.TimeoutError
         if headers is None:
             name = self.names[-1] if self.holder == "us" else self.holder
             block = base64.b64encode(f"NATS/1.0\r\nNats-Msg-Id: {name}\r\n\r\n".encode()).decode()
@@ -107,3 +111,12 @@ async def test_without_a_server_nothing_is_sent() -> None:
     with pytest.raises(Unavailable, match="not reached"):
         await Bucket(link, "b", "a test", 1).put("k", b"v", 3, 0.0)
     assert servers.names == []
+
+
+async def test_what_a_server_that_hangs_is_asked_for_the_leader_gives_soon() -> None:
+    """It is asked in its turn for as long as its route counts as whole, a minute and more."""
+    servers = Servers(holder="theirs")
+    entry = await Bucket(servers.link, "b", "a test", 1).numbered(9)
+    assert entry is not None
+    assert entry.seq == 9
+    assert servers.waited_s == [LEAD_S]
